@@ -1,0 +1,9 @@
+//! A memcached-protocol server that keeps web sessions alive when machines die.
+//!
+//! The map of the modules, and which may use which, is in `docs/architecture.md`.
+
+pub mod key;
+pub mod record;
+pub mod stats;
+pub mod time;
+pub mod version;

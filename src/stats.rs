@@ -1,0 +1,128 @@
+//! Counters. Each worker owns a set and is its only writer, so counting is never contended;
+//! `stats` sums the sets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter, written by one thread and read by any.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The present count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A number that goes up and down, changed by any thread.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more, unless that would exceed `max`; says whether it was taken.
+    pub fn try_take(&self, max: u64) -> bool {
+        let one_more = |count| (count < max).then_some(count + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// One less.
+    pub fn give_back(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The present number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What goes up and down in a node.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Open client connections.
+    pub connections: Gauge,
+}
+
+macro_rules! counters {
+    ($($name:ident: $text:literal,)*) => {
+        /// What one worker has counted; the names are those of `stats`.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $(#[doc = $text] pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// Sets all to zero, as `stats reset` does.
+            pub fn reset(&self) {
+                $(self.$name.reset();)*
+            }
+        }
+
+        /// The sum over all workers.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Totals {
+            $(#[doc = $text] pub $name: u64,)*
+        }
+
+        impl Totals {
+            /// Adds one worker's counts.
+            pub fn add(&mut self, counters: &Counters) {
+                $(self.$name += counters.$name.get();)*
+            }
+        }
+    };
+}
+
+counters! {
+    cmd_get: "Keys asked for.",
+    get_hits: "Keys found.",
+    get_misses: "Keys not found.",
+    cmd_set: "Storage commands.",
+    cmd_flush: "flush_all commands.",
+    cmd_touch: "touch, gat and gats, per key.",
+    touch_hits: "Of those, found.",
+    touch_misses: "Of those, not found.",
+    delete_hits: "Deletes that found their key.",
+    delete_misses: "Deletes that did not.",
+    incr_hits: "incr that found its key.",
+    incr_misses: "incr that did not.",
+    decr_hits: "decr that found its key.",
+    decr_misses: "decr that did not.",
+    cas_hits: "cas that stored.",
+    cas_misses: "cas that found no item.",
+    cas_badval: "cas that found another unique.",
+    store_too_large: "Values above the item limit.",
+    store_no_memory: "Values that found no memory.",
+    bytes_read: "Bytes from clients.",
+    bytes_written: "Bytes to clients.",
+    conn_yields: "Batches cut short to let other connections run.",
+    total_connections: "Connections accepted.",
+    rejected_connections: "Connections refused at the limit.",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_sum_over_workers_and_reset_clears() {
+        let (one, two) = (Counters::default(), Counters::default());
+        one.get_hits.add(2);
+        two.get_hits.add(3);
+        let mut totals = Totals::default();
+        totals.add(&one);
+        totals.add(&two);
+        assert_eq!(totals.get_hits, 5);
+        one.reset();
+        assert_eq!(one.get_hits.get(), 0);
+    }
+}
