@@ -1,0 +1,152 @@
+//! memcached's text protocol: bytes to borrowed requests, and replies to bytes.
+//!
+//! Knows nothing of stores, nodes or sockets. A request may arrive in any number of pieces:
+//! the parser says how much it used and how much it still wants, and keeps only what a command
+//! longer than one buffer needs.
+
+mod parser;
+pub mod reply;
+mod text;
+
+pub use parser::{Parsed, Parser};
+
+use crate::key::Key;
+
+/// One command, borrowed from the input.
+#[derive(Debug, PartialEq)]
+pub enum Request<'a> {
+    /// get, gets. A long line comes in several parts, of which the `last` is answered with END.
+    Get {
+        /// The keys of this part.
+        keys: Keys<'a>,
+        /// Whether to show the CAS unique.
+        form: ValueForm,
+        /// Whether the line ends here.
+        last: bool,
+    },
+    /// gat, gats: one key at a time, as each is a write.
+    GetAndTouch {
+        /// The key; `None` when the line ends without another one.
+        key: Option<Key<'a>>,
+        /// In seconds, as the client wrote it.
+        exptime: i32,
+        /// Whether to show the CAS unique.
+        form: ValueForm,
+        /// Whether the line ends here.
+        last: bool,
+    },
+    /// set, add, replace, append, prepend, cas.
+    Store {
+        /// Which of them.
+        verb: StoreVerb,
+        /// Where to.
+        key: Key<'a>,
+        /// Opaque to us.
+        flags: u32,
+        /// In seconds, as the client wrote it.
+        exptime: i32,
+        /// The data block, without its CRLF.
+        value: &'a [u8],
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// A storage command whose value can never fit; its data has been swallowed.
+    Oversize {
+        /// Whose older value has to go.
+        key: Box<[u8]>,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// delete.
+    Delete {
+        /// What to delete.
+        key: Key<'a>,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// incr, decr.
+    Count {
+        /// Which of them.
+        up: bool,
+        /// What to count.
+        key: Key<'a>,
+        /// By how much.
+        delta: u64,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// touch.
+    Touch {
+        /// What to touch.
+        key: Key<'a>,
+        /// In seconds, as the client wrote it.
+        exptime: i32,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// flush_all.
+    FlushAll {
+        /// Seconds from now; 0 or less is at once.
+        delay: i32,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// version.
+    Version,
+    /// verbosity.
+    Verbosity {
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// stats, with what follows it.
+    Stats {
+        /// The sub-command; empty for the general list.
+        argument: &'a [u8],
+    },
+    /// quit.
+    Quit,
+}
+
+/// Whether a value is shown with its CAS unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueForm {
+    /// get, gat.
+    Plain,
+    /// gets, gats.
+    WithCas,
+}
+
+/// The storage commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreVerb {
+    /// set.
+    Set,
+    /// add.
+    Add,
+    /// replace.
+    Replace,
+    /// append.
+    Append,
+    /// prepend.
+    Prepend,
+    /// cas, with the unique it expects.
+    Cas(u64),
+}
+
+/// The keys of a get line, checked one by one as they are read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys<'a>(&'a [u8]);
+
+/// A key above 250 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyTooLong;
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = Result<Key<'a>, KeyTooLong>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (token, rest) = text::token(self.0)?;
+        self.0 = rest;
+        Some(Key::new(token).ok_or(KeyTooLong))
+    }
+}

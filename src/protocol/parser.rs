@@ -1,0 +1,367 @@
+//! Takes commands off a connection's input, however it was cut into pieces.
+//!
+//! Bounded: a line has at most 2 KiB (get lines may be longer and are taken in parts), a value
+//! that can't fit is swallowed as it comes, and what is incomplete says how much it waits for.
+
+use super::text::{self, Line, Retrieval, StoreHeader};
+use super::{Keys, Request, ValueForm, reply};
+use crate::key::{KEY_MAX, Key};
+
+/// The longest line, and from where on a get line is taken in parts.
+const LINE_MAX: usize = 2048;
+
+/// memcached allows this many spaces before the `get` of a longer line.
+const SPACES_MAX: usize = 100;
+
+/// What memcached's item adds to key and value: header, CAS unique, key's zero, CRLF.
+const ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+
+/// What was found at the start of the input.
+#[derive(Debug, PartialEq)]
+pub enum Parsed<'a> {
+    /// A command, and how many bytes it took.
+    Request {
+        /// Bytes to drop from the input.
+        used: usize,
+        /// The command.
+        request: Request<'a>,
+    },
+    /// Not enough input.
+    Incomplete {
+        /// Bytes to drop from the input all the same.
+        used: usize,
+        /// How long the input has to be before it is worth trying again.
+        wants: usize,
+    },
+    /// Not a command.
+    Failed {
+        /// Bytes to drop from the input.
+        used: usize,
+        /// The line to answer; empty for silence.
+        error: &'static [u8],
+    },
+    /// Answer this line, then close: the rest of the input can't be trusted.
+    Close {
+        /// The line to answer; empty for silence.
+        error: &'static [u8],
+    },
+}
+
+/// Where the connection stands between two reads.
+#[derive(Debug)]
+pub struct Parser {
+    item_max: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// At the start of a command.
+    Line,
+    /// Inside a retrieval line; `any` once it has named a key.
+    Keys { kind: Retrieval, any: bool },
+    /// Inside a retrieval line that has been answered with an error.
+    RestOfLine,
+    /// Inside a data block that can't fit.
+    Swallow { left: usize, key: Box<[u8]>, noreply: bool },
+}
+
+impl Parser {
+    /// A parser at the start of a connection, with memcached's `-I` in bytes.
+    pub fn new(item_max: usize) -> Self {
+        Self { item_max, state: State::Line }
+    }
+
+    /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        match &mut self.state {
+            State::Line => self.line(input),
+            State::Keys { .. } => self.keys(input, 0),
+            State::RestOfLine => self.rest_of_line(input),
+            State::Swallow { left, .. } => {
+                let used = input.len().min(*left);
+                *left -= used;
+                self.swallowed(used)
+            }
+        }
+    }
+
+    fn line<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        let window = &input[..input.len().min(LINE_MAX + 1)];
+        let Some(end) = memchr::memchr(b'\n', window) else {
+            return self.no_newline(input);
+        };
+        let used = end + 1;
+        match text::line(strip_return(&input[..end])) {
+            Line::Request(request) => Parsed::Request { used, request },
+            Line::Store(header) => self.store(header, used, input),
+            Line::Retrieve { kind: Retrieval::Get(form), keys } if text::token(keys).is_some() => {
+                Parsed::Request {
+                    used,
+                    request: Request::Get { keys: Keys(keys), form, last: true },
+                }
+            }
+            Line::Retrieve { kind, keys } => {
+                self.state = State::Keys { kind, any: false };
+                // The keys reach to the end of the line, so they start this far into the input.
+                self.keys(input, strip_return(&input[..end]).len() - keys.len())
+            }
+            Line::Bad(bad) if bad.close => Parsed::Close { error: bad.error },
+            Line::Bad(bad) => Parsed::Failed { used, error: bad.error },
+            Line::Http => Parsed::Close { error: b"" },
+        }
+    }
+
+    /// A long get line is worth answering in parts; any other is an attack or a mistake.
+    fn no_newline<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        if input.len() <= LINE_MAX {
+            return Parsed::Incomplete { used: 0, wants: input.len() + 1 };
+        }
+        let spaces = input.iter().take(SPACES_MAX).take_while(|&&byte| byte == b' ').count();
+        let command = &input[spaces..];
+        let (form, word) = match command {
+            _ if command.starts_with(b"get ") => (ValueForm::Plain, 3),
+            _ if command.starts_with(b"gets ") => (ValueForm::WithCas, 4),
+            _ => return Parsed::Close { error: b"" },
+        };
+        if spaces > 0 {
+            self.state = State::RestOfLine;
+            return Parsed::Failed { used: input.len(), error: reply::ERROR };
+        }
+        self.state = State::Keys { kind: Retrieval::Get(form), any: false };
+        self.keys(input, word)
+    }
+
+    /// Takes keys from `start` on: all of the line that is here for get, one at a time for gat.
+    fn keys<'a>(&mut self, input: &'a [u8], start: usize) -> Parsed<'a> {
+        let State::Keys { kind, any } = &mut self.state else {
+            unreachable!("only called inside a retrieval line")
+        };
+        let newline = memchr::memchr(b'\n', &input[start..]).map(|at| start + at);
+        let end = match newline {
+            Some(newline) => start + strip_return(&input[start..newline]).len(),
+            None => match memchr::memrchr(b' ', &input[start..]) {
+                Some(space) => start + space,
+                None => start,
+            },
+        };
+        let here = &input[start..end];
+        let Some((first, after_first)) = text::token(here) else {
+            return self.no_key_here(input, end, newline);
+        };
+        *any = true;
+        match *kind {
+            Retrieval::Get(form) => {
+                let request = Request::Get { keys: Keys(here), form, last: newline.is_some() };
+                self.part(request, end, newline)
+            }
+            Retrieval::GetAndTouch { form, exptime } => {
+                let Some(key) = Key::new(first) else {
+                    return self.bad_key(end, newline);
+                };
+                let last = newline.is_some() && text::token(after_first).is_none();
+                let request = Request::GetAndTouch { key: Some(key), exptime, form, last };
+                if last {
+                    self.part(request, end, newline)
+                } else {
+                    self.part(request, end - after_first.len(), None)
+                }
+            }
+        }
+    }
+
+    fn part<'a>(&mut self, request: Request<'a>, end: usize, newline: Option<usize>) -> Parsed<'a> {
+        if newline.is_some() {
+            self.state = State::Line;
+        }
+        Parsed::Request { used: newline.map_or(end, |newline| newline + 1), request }
+    }
+
+    /// The line goes on, ends after its last key, or never had one.
+    fn no_key_here<'a>(
+        &mut self,
+        input: &'a [u8],
+        end: usize,
+        newline: Option<usize>,
+    ) -> Parsed<'a> {
+        let State::Keys { kind, any } = &self.state else {
+            unreachable!("only called inside a retrieval line")
+        };
+        let (kind, any) = (*kind, *any);
+        let Some(newline) = newline else {
+            if input.len() - end > KEY_MAX + 2 {
+                return self.bad_key(input.len(), None);
+            }
+            return Parsed::Incomplete { used: end, wants: input.len() - end + 1 };
+        };
+        self.state = State::Line;
+        let used = newline + 1;
+        let request = match kind {
+            _ if !any => {
+                return Parsed::Failed { used, error: reply::BAD_FORMAT };
+            }
+            Retrieval::Get(form) => Request::Get { keys: Keys(b""), form, last: true },
+            Retrieval::GetAndTouch { form, exptime } => {
+                Request::GetAndTouch { key: None, exptime, form, last: true }
+            }
+        };
+        Parsed::Request { used, request }
+    }
+
+    fn bad_key<'a>(&mut self, end: usize, newline: Option<usize>) -> Parsed<'a> {
+        self.state = match newline {
+            Some(_) => State::Line,
+            None => State::RestOfLine,
+        };
+        Parsed::Failed {
+            used: newline.map_or(end, |newline| newline + 1),
+            error: reply::BAD_FORMAT,
+        }
+    }
+
+    /// The session met a bad key in a part of a longer line: drop what is left of that line.
+    pub fn skip_line(&mut self) {
+        if matches!(self.state, State::Keys { .. }) {
+            self.state = State::RestOfLine;
+        }
+    }
+
+    fn rest_of_line<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        match memchr::memchr(b'\n', input) {
+            Some(newline) => {
+                self.state = State::Line;
+                Parsed::Failed { used: newline + 1, error: b"" }
+            }
+            None => Parsed::Incomplete { used: input.len(), wants: 1 },
+        }
+    }
+
+    fn store<'a>(&mut self, header: StoreHeader<'a>, used: usize, input: &'a [u8]) -> Parsed<'a> {
+        let StoreHeader { verb, key, flags, exptime, length, noreply } = header;
+        if ITEM_OVERHEAD + key.bytes().len() + length > self.item_max {
+            self.state = State::Swallow { left: length + 2, key: key.bytes().into(), noreply };
+            return self.swallowed(used);
+        }
+        let total = used + length + 2;
+        if input.len() < total {
+            return Parsed::Incomplete { used: 0, wants: total };
+        }
+        let (value, end) = input[used..total].split_at(length);
+        if end != b"\r\n" {
+            return Parsed::Failed {
+                used: total,
+                error: if noreply { b"" } else { reply::BAD_DATA_CHUNK },
+            };
+        }
+        let request = Request::Store { verb, key, flags, exptime, value, noreply };
+        Parsed::Request { used: total, request }
+    }
+
+    fn swallowed<'a>(&mut self, used: usize) -> Parsed<'a> {
+        match std::mem::replace(&mut self.state, State::Line) {
+            State::Swallow { left: 0, key, noreply } => {
+                Parsed::Request { used, request: Request::Oversize { key, noreply } }
+            }
+            unfinished => {
+                self.state = unfinished;
+                Parsed::Incomplete { used, wants: 1 }
+            }
+        }
+    }
+}
+
+fn strip_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ITEM_MAX: usize = 1 << 20;
+
+    /// Feeds the input `step` bytes at a time and writes down what came out.
+    fn run(input: &[u8], step: usize) -> Vec<String> {
+        let mut parser = Parser::new(ITEM_MAX);
+        let (mut seen, mut buffer) = (Vec::new(), Vec::new());
+        for piece in input.chunks(step) {
+            buffer.extend_from_slice(piece);
+            loop {
+                let (used, line, more) = match parser.next(&buffer) {
+                    Parsed::Request { used, request } => (used, describe(request), true),
+                    Parsed::Failed { used, error } => (used, format!("{error:?}"), true),
+                    Parsed::Incomplete { used, .. } => (used, String::new(), false),
+                    Parsed::Close { .. } => return seen,
+                };
+                if !line.is_empty() {
+                    seen.push(line);
+                }
+                buffer.drain(..used);
+                if !more {
+                    break;
+                }
+            }
+        }
+        seen
+    }
+
+    /// A get in parts reads like a get at once.
+    fn describe(request: Request<'_>) -> String {
+        match request {
+            Request::Get { keys, last, .. } => {
+                let keys: Vec<String> = keys.map(|key| format!("{key:?}")).collect();
+                format!("{}{}", keys.join(","), if last { ";" } else { "," })
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_size_give_the_same_commands() {
+        let input = b"set a 1 0 5\r\nhello\r\nget a b\r\ngat 5 a b  c \r\nbad\r\nset b 0 0 2\nxxxx\r\ndelete a noreply\r\nincr n 5\r\ngets a\n\nget\r\ngat 5\r\nversion x\r\n";
+        let whole = run(input, input.len());
+        assert_eq!(whole.len(), 15, "{whole:#?}");
+        for step in 1..40 {
+            assert_eq!(run(input, step), whole, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn a_get_line_of_any_length_is_taken_in_parts() {
+        let mut input = b"get".to_vec();
+        for n in 0..5000 {
+            input.extend_from_slice(format!(" key{n}").as_bytes());
+        }
+        input.extend_from_slice(b"\r\nversion\r\n");
+        let text = run(&input, 100).concat();
+        assert_eq!(text.matches("Ok(Key").count(), 5000);
+        assert!(text.ends_with(";Version"));
+    }
+
+    #[test]
+    fn any_other_line_above_2_kib_closes() {
+        let long = [b'x'; LINE_MAX + 1];
+        assert_eq!(Parser::new(ITEM_MAX).next(&long), Parsed::Close { error: b"" });
+    }
+
+    #[test]
+    fn an_oversize_value_is_swallowed_whole_and_then_answered() {
+        let mut input = format!("set big 0 0 {}\r\n", ITEM_MAX).into_bytes();
+        input.resize(input.len() + ITEM_MAX, b'x');
+        input.extend_from_slice(b"\r\nversion\r\n");
+        let seen = run(&input, 60_000);
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        assert!(seen[0].starts_with("Oversize"));
+        assert_eq!(seen[1], "Version");
+    }
+
+    #[test]
+    fn a_key_too_long_in_a_long_line_spoils_only_that_line() {
+        let mut input = b"get ".to_vec();
+        input.resize(9000, b'k');
+        input.extend_from_slice(b" other\r\nversion\r\n");
+        let seen = run(&input, 500);
+        assert_eq!(seen.last().map(String::as_str), Some("Version"));
+        assert!(seen[0].contains("67"), "an error line: {seen:?}");
+    }
+}

@@ -1,0 +1,81 @@
+//! Replies, written straight into the output buffer. The texts are memcached's, to the byte.
+
+use super::ValueForm;
+use crate::key::Key;
+
+/// The memcached release whose protocol this is; clients and tests parse it.
+pub const VERSION: &str = "1.6.45";
+
+/// An unknown command.
+pub const ERROR: &[u8] = b"ERROR\r\n";
+/// A known command that makes no sense.
+pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+/// A data block that does not end in CRLF.
+pub const BAD_DATA_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
+/// touch, gat, gats, flush_all with something that is no time.
+pub const INVALID_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
+/// incr, decr by something that is no number.
+pub const INVALID_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
+/// incr, decr of something that is no number.
+pub const NOT_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
+/// A value above the item limit.
+pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+/// No memory, and nothing that may be evicted.
+pub const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+/// The connection limit, sent before closing.
+pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Done.
+pub const OK: &[u8] = b"OK\r\n";
+/// The end of a retrieval or of stats.
+pub const END: &[u8] = b"END\r\n";
+/// The value is stored.
+pub const STORED: &[u8] = b"STORED\r\n";
+/// The condition of add or replace did not hold.
+pub const NOT_STORED: &[u8] = b"NOT_STORED\r\n";
+/// The CAS unique has changed.
+pub const EXISTS: &[u8] = b"EXISTS\r\n";
+/// No such item.
+pub const NOT_FOUND: &[u8] = b"NOT_FOUND\r\n";
+/// The item is gone.
+pub const DELETED: &[u8] = b"DELETED\r\n";
+/// The deadline has moved.
+pub const TOUCHED: &[u8] = b"TOUCHED\r\n";
+/// The counters are at zero.
+pub const RESET: &[u8] = b"RESET\r\n";
+
+/// One found item.
+pub fn value(out: &mut Vec<u8>, form: ValueForm, key: Key<'_>, flags: u32, cas: u64, value: &[u8]) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"VALUE ");
+    out.extend_from_slice(key.bytes());
+    out.push(b' ');
+    out.extend_from_slice(digits.format(flags).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(digits.format(value.len()).as_bytes());
+    if form == ValueForm::WithCas {
+        out.push(b' ');
+        out.extend_from_slice(digits.format(cas).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The answer of incr and decr.
+pub fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The answer of version.
+pub fn version(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"VERSION ");
+    out.extend_from_slice(VERSION.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One line of stats.
+pub fn stat(out: &mut Vec<u8>, name: &str, value: impl std::fmt::Display) {
+    out.extend_from_slice(format!("STAT {name} {value}\r\n").as_bytes());
+}

@@ -1,0 +1,323 @@
+//! The grammar of one line of the text protocol.
+//!
+//! A line here is complete and has lost its CRLF. What depends on the bytes after it (data
+//! blocks, lines longer than a buffer) is the parser's business.
+
+use nom::bytes::complete::{take_while, take_while1};
+use nom::character::complete as number;
+use nom::combinator::all_consuming;
+use nom::sequence::preceded;
+use nom::{IResult, Parser};
+
+use super::{Request, StoreVerb, ValueForm, reply};
+use crate::key::Key;
+
+/// What one line asks for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Line<'a> {
+    /// A command that is complete with its line.
+    Request(Request<'a>),
+    /// get and its kin: the keys are in the rest of the line.
+    Retrieve { kind: Retrieval, keys: &'a [u8] },
+    /// A storage command: its data block follows.
+    Store(StoreHeader<'a>),
+    /// Nothing we know how to do.
+    Bad(BadLine),
+    /// An HTTP request: somebody tricked a browser into talking to us. Close without a word.
+    Http,
+}
+
+/// Which retrieval command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Retrieval {
+    Get(ValueForm),
+    GetAndTouch { form: ValueForm, exptime: i32 },
+}
+
+/// A storage command without its data block.
+#[derive(Debug, PartialEq)]
+pub(super) struct StoreHeader<'a> {
+    pub(super) verb: StoreVerb,
+    pub(super) key: Key<'a>,
+    pub(super) flags: u32,
+    pub(super) exptime: i32,
+    pub(super) length: usize,
+    pub(super) noreply: bool,
+}
+
+/// A line that is answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct BadLine {
+    /// Empty when the client asked for no reply.
+    pub(super) error: &'static [u8],
+    /// Whether what follows can't be told from a data block.
+    pub(super) close: bool,
+}
+
+/// The longest data block whose length memcached reads: 2^31 - 3.
+const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
+
+/// Reads one line.
+pub(super) fn line(line: &[u8]) -> Line<'_> {
+    let (word, arguments) = split_word(line);
+    let parsed = match word {
+        b"get" => Ok(get(ValueForm::Plain, arguments)),
+        b"gets" => Ok(get(ValueForm::WithCas, arguments)),
+        b"gat" => gat(ValueForm::Plain, arguments),
+        b"gats" => gat(ValueForm::WithCas, arguments),
+        b"set" => store(StoreVerb::Set, arguments),
+        b"add" => store(StoreVerb::Add, arguments),
+        b"replace" => store(StoreVerb::Replace, arguments),
+        b"append" => store(StoreVerb::Append, arguments),
+        b"prepend" => store(StoreVerb::Prepend, arguments),
+        b"cas" => store(StoreVerb::Cas(0), arguments),
+        b"delete" => delete(arguments),
+        b"incr" => count(true, arguments),
+        b"decr" => count(false, arguments),
+        b"touch" => touch(arguments),
+        b"flush_all" => flush_all(arguments),
+        b"version" => Ok(Line::Request(Request::Version)),
+        b"verbosity" => verbosity(arguments),
+        b"stats" => Ok(Line::Request(Request::Stats {
+            argument: token(arguments).map_or(&[][..], |(first, _)| first),
+        })),
+        b"quit" => Ok(Line::Request(Request::Quit)),
+        _ => unknown(line),
+    };
+    parsed.unwrap_or_else(Line::Bad)
+}
+
+type Parsing<'a> = Result<Line<'a>, BadLine>;
+
+fn get(form: ValueForm, arguments: &[u8]) -> Line<'_> {
+    Line::Retrieve { kind: Retrieval::Get(form), keys: arguments }
+}
+
+fn gat(form: ValueForm, arguments: &[u8]) -> Parsing<'_> {
+    let (exptime, keys) = token(arguments).ok_or(BAD_FORMAT)?;
+    let exptime = signed(exptime).ok_or(BadLine::keep(reply::INVALID_EXPTIME))?;
+    Ok(Line::Retrieve { kind: Retrieval::GetAndTouch { form, exptime }, keys })
+}
+
+fn store(verb: StoreVerb, arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    header(verb, arguments, noreply).map_err(|bad| bad.silenced(noreply))
+}
+
+fn header(verb: StoreVerb, arguments: &[u8], noreply: bool) -> Parsing<'_> {
+    let mut fields = Fields(arguments);
+    let key = fields.key()?;
+    let flags = fields.next().and_then(unsigned).ok_or(BAD_FORMAT)?;
+    let exptime = fields.next().and_then(signed).ok_or(BAD_FORMAT)?;
+    let length = fields
+        .next()
+        .and_then(unsigned)
+        .filter(|&length| length <= LENGTH_MAX)
+        .ok_or(BAD_LENGTH)?;
+    let verb = match verb {
+        StoreVerb::Cas(_) => StoreVerb::Cas(fields.next().and_then(unsigned).ok_or(BAD_FORMAT)?),
+        other => other,
+    };
+    Ok(Line::Store(StoreHeader {
+        verb,
+        key,
+        // memcached keeps the low 32 bits of a larger number.
+        flags: flags as u32,
+        exptime,
+        length: length as usize,
+        noreply,
+    }))
+}
+
+fn delete(arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    let key = Fields(arguments).key().map_err(|bad| bad.silenced(noreply))?;
+    Ok(Line::Request(Request::Delete { key, noreply }))
+}
+
+fn count(up: bool, arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    let mut fields = Fields(arguments);
+    let key = fields.key().map_err(|bad| bad.silenced(noreply))?;
+    let delta = fields.next().ok_or(BAD_FORMAT.silenced(noreply))?;
+    let delta = unsigned(delta).ok_or(BadLine::keep(reply::INVALID_DELTA).silenced(noreply))?;
+    Ok(Line::Request(Request::Count { up, key, delta, noreply }))
+}
+
+fn touch(arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    let mut fields = Fields(arguments);
+    let key = fields.key().map_err(|bad| bad.silenced(noreply))?;
+    let exptime = fields.next().ok_or(BAD_FORMAT.silenced(noreply))?;
+    let exptime = signed(exptime).ok_or(BadLine::keep(reply::INVALID_EXPTIME).silenced(noreply))?;
+    Ok(Line::Request(Request::Touch { key, exptime, noreply }))
+}
+
+fn flush_all(arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    let delay = match token(arguments) {
+        None | Some((b"noreply", _)) => 0,
+        Some((delay, _)) => {
+            signed(delay).ok_or(BadLine::keep(reply::INVALID_EXPTIME).silenced(noreply))?
+        }
+    };
+    Ok(Line::Request(Request::FlushAll { delay, noreply }))
+}
+
+fn verbosity(arguments: &[u8]) -> Parsing<'_> {
+    let noreply = is_noreply(arguments);
+    let (level, _) = token(arguments).ok_or(BAD_FORMAT)?;
+    if level != b"noreply" && unsigned(level).is_none() {
+        return Err(BAD_FORMAT.silenced(noreply));
+    }
+    Ok(Line::Request(Request::Verbosity { noreply }))
+}
+
+fn unknown(line: &[u8]) -> Parsing<'_> {
+    if last_token(line).starts_with(b"HTTP/") {
+        return Ok(Line::Http);
+    }
+    // memcached looks at the second letter before it looks at the command.
+    Err(if line.len() < 2 { BAD_FORMAT } else { BadLine::keep(reply::ERROR) })
+}
+
+const BAD_FORMAT: BadLine = BadLine::keep(reply::BAD_FORMAT);
+
+/// memcached goes on and reads the data block as commands; with a value from a stranger that is
+/// an injection, so we close.
+const BAD_LENGTH: BadLine = BadLine { error: reply::BAD_FORMAT, close: true };
+
+impl BadLine {
+    const fn keep(error: &'static [u8]) -> Self {
+        Self { error, close: false }
+    }
+
+    fn silenced(self, noreply: bool) -> Self {
+        Self { error: if noreply { b"" } else { self.error }, ..self }
+    }
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn key(&mut self) -> Result<Key<'a>, BadLine> {
+        self.next().and_then(Key::new).ok_or(BAD_FORMAT)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (field, rest) = token(self.0)?;
+        self.0 = rest;
+        Some(field)
+    }
+}
+
+/// The next token and what follows it; only spaces separate tokens.
+pub(super) fn token(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let spaced: IResult<&[u8], &[u8]> =
+        preceded(take_while(|byte| byte == b' '), take_while1(|byte| byte != b' ')).parse(input);
+    spaced.ok().map(|(rest, token)| (token, rest))
+}
+
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    line.split_at(memchr::memchr(b' ', line).unwrap_or(line.len()))
+}
+
+fn last_token(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|&byte| byte != b' ').map_or(0, |at| at + 1);
+    let start = memchr::memrchr(b' ', &line[..end]).map_or(0, |at| at + 1);
+    &line[start..end]
+}
+
+fn is_noreply(arguments: &[u8]) -> bool {
+    last_token(arguments) == b"noreply"
+}
+
+fn unsigned(field: &[u8]) -> Option<u64> {
+    let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(field);
+    parsed.ok().map(|(_, value)| value)
+}
+
+fn signed(field: &[u8]) -> Option<i32> {
+    let parsed: IResult<&[u8], i32> = all_consuming(number::i32).parse(field);
+    parsed.ok().map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(text: &[u8]) -> &'static [u8] {
+        match line(text) {
+            Line::Bad(bad) => bad.error,
+            other => panic!("{other:?} is no error"),
+        }
+    }
+
+    #[test]
+    fn noreply_counts_only_as_the_last_token() {
+        assert!(is_noreply(b" k 1 noreply  "));
+        assert!(!is_noreply(b" noreply 1"));
+        assert_eq!(
+            line(b"delete noreply"),
+            Line::Request(Request::Delete { key: Key::new(b"noreply").unwrap(), noreply: true })
+        );
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_and_wide_flags_are_cut() {
+        assert_eq!(error_of(b"set k 0 4294967296 1"), reply::BAD_FORMAT);
+        assert_eq!(error_of(b"set k -1 0 1"), reply::BAD_FORMAT);
+        assert_eq!(error_of(b"set k 18446744073709551616 0 1"), reply::BAD_FORMAT);
+        let Line::Store(header) = line(b"set k 4294967297 0 1") else {
+            panic!("a storage command")
+        };
+        assert_eq!(header.flags, 1);
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_read_closes() {
+        for length in ["-1", "2147483646", "x", ""] {
+            let text = format!("set k 0 0 {length}");
+            let Line::Bad(bad) = line(text.as_bytes()) else { panic!("{text} was accepted") };
+            assert!(bad.close && bad.error == reply::BAD_FORMAT, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_command_has_its_own_error() {
+        assert_eq!(error_of(b"incr k x"), reply::INVALID_DELTA);
+        assert_eq!(error_of(b"touch k x"), reply::INVALID_EXPTIME);
+        assert_eq!(error_of(b"gat x k"), reply::INVALID_EXPTIME);
+        assert_eq!(error_of(b"flush_all x"), reply::INVALID_EXPTIME);
+        assert_eq!(error_of(b"nonsense"), reply::ERROR);
+        assert_eq!(error_of(b"GET k"), reply::ERROR);
+        assert_eq!(error_of(b" get k"), reply::ERROR);
+        assert_eq!(error_of(b""), reply::BAD_FORMAT);
+        assert_eq!(error_of(b"x"), reply::BAD_FORMAT);
+    }
+
+    #[test]
+    fn noreply_hides_errors() {
+        assert_eq!(error_of(b"set k x 0 1 noreply"), b"");
+        assert_eq!(error_of(b"incr k x noreply"), b"");
+    }
+
+    #[test]
+    fn http_is_recognised() {
+        assert_eq!(line(b"GET / HTTP/1.1"), Line::Http);
+        assert_eq!(line(b"POST /x HTTP/1.0 "), Line::Http);
+    }
+
+    #[test]
+    fn flush_all_takes_a_delay_and_noreply() {
+        let flush = |delay, noreply| Line::Request(Request::FlushAll { delay, noreply });
+        assert_eq!(line(b"flush_all"), flush(0, false));
+        assert_eq!(line(b"flush_all "), flush(0, false));
+        assert_eq!(line(b"flush_all noreply"), flush(0, true));
+        assert_eq!(line(b"flush_all -5 noreply"), flush(-5, true));
+    }
+}
