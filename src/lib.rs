@@ -6,5 +6,6 @@ pub mod key;
 pub mod protocol;
 pub mod record;
 pub mod stats;
+pub mod store;
 pub mod time;
 pub mod version;

@@ -1,0 +1,193 @@
+//! The store through its face.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::time::Millis;
+use crate::version::{Epoch, Versions};
+
+fn store_of(bytes: usize, evict: bool) -> Store {
+    Store::new(Options { evict, seed: 7 }, Arc::new(Budget::new(bytes)))
+}
+
+fn at(ms: u64) -> Now {
+    Now { cluster: Millis(1_000_000 + ms), ..Now::default() }
+}
+
+fn put<'a>(key: &'a str, value: &'a [u8], version: Version) -> Record<&'a [u8]> {
+    let change = Change::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+    Record { key: key.as_bytes(), version, change }
+}
+
+fn delete(key: &str, version: Version) -> Record<&[u8]> {
+    Record { key: key.as_bytes(), version, change: Change::Delete }
+}
+
+fn value(store: &mut Store, key: &str, now: Now) -> Option<Vec<u8>> {
+    store.get(Key::new(key.as_bytes()).unwrap(), now).map(|item| item.value.to_vec())
+}
+
+#[test]
+fn an_older_write_arriving_late_changes_nothing() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let (old, new) = (versions.next(None), versions.next(None));
+    let mut store = store_of(1 << 20, true);
+    assert_eq!(store.apply(&put("k", b"new", new), at(0)), Applied::Done);
+    assert_eq!(store.apply(&put("k", b"old", old), at(0)), Applied::Stale);
+    assert_eq!(store.apply(&delete("k", old), at(0)), Applied::Stale);
+    assert_eq!(value(&mut store, "k", at(0)), Some(b"new".to_vec()));
+}
+
+#[test]
+fn a_touch_moves_the_end_and_keeps_the_cas_unique() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let first = versions.next(None);
+    let mut store = store_of(1 << 20, true);
+    store.apply(&put("k", b"v", first), at(0));
+    let now = Now { wall_s: 0, ..at(0) };
+    let touch = Record {
+        key: &b"k"[..],
+        version: versions.next(None),
+        change: Change::Touch { deadline: Deadline::from_exptime(10, now) },
+    };
+    store.apply(&touch, now);
+    let item = store.get(Key::new(b"k").unwrap(), at(9_999)).unwrap();
+    assert_eq!(item.cas, first.get());
+    assert!(item.version > first);
+    assert_eq!(value(&mut store, "k", at(10_000)), None);
+}
+
+#[test]
+fn a_full_store_drops_the_least_recently_used() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(64 << 10, true);
+    let value_of_1k = [b'x'; 1024];
+    for n in 0..40 {
+        store.apply(&put(&format!("k{n}"), &value_of_1k, versions.next(None)), at(0));
+    }
+    assert_eq!(store.counts().evictions, 0);
+    assert!(value(&mut store, "k0", at(0)).is_some(), "k0 is now the most recently used");
+    for n in 40..70 {
+        store.apply(&put(&format!("k{n}"), &value_of_1k, versions.next(None)), at(0));
+    }
+    assert!(store.counts().evictions > 0);
+    assert!(value(&mut store, "k0", at(0)).is_some());
+    assert!(value(&mut store, "k1", at(0)).is_none());
+    assert!(value(&mut store, "k69", at(0)).is_some());
+}
+
+#[test]
+fn without_eviction_a_full_store_refuses_and_loses_nothing_else() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(16 << 10, false);
+    let mut stored = 0;
+    while store.apply(&put(&format!("k{stored}"), &[b'x'; 1024], versions.next(None)), at(0))
+        == Applied::Done
+    {
+        stored += 1;
+    }
+    assert!(stored > 5);
+    assert!((0..stored).all(|n| value(&mut store, &format!("k{n}"), at(0)).is_some()));
+}
+
+#[test]
+fn flushed_items_are_absent_at_once_and_swept_later() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(1 << 20, true);
+    for n in 0..10 {
+        store.apply(&put(&format!("k{n}"), b"v", versions.next(None)), at(0));
+    }
+    store.set_floor(Version::floor_of(Epoch(2)));
+    assert_eq!(value(&mut store, "k1", at(0)), None);
+    store.sweep(100, at(0));
+    assert_eq!(store.counts().items, 0);
+    store.apply(&put("k1", b"v", Versions::new(Epoch(2), 0).next(None)), at(0));
+    assert!(value(&mut store, "k1", at(0)).is_some());
+}
+
+#[test]
+fn a_wiped_store_owes_nothing_for_items() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(1 << 20, true);
+    for n in 0..100 {
+        store.apply(&put(&format!("k{n}"), &[0; 500], versions.next(None)), at(0));
+    }
+    let full = store.budget.used();
+    store.wipe();
+    assert!(store.budget.used() < full - 100 * 500);
+    assert_eq!(store.counts().bytes, 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, usize, u64),
+    Delete(u8),
+    Get(u8),
+    Wait(u64),
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (any::<u8>(), 0..2000usize, 0..20u64).prop_map(|(k, len, ttl)| Step::Put(k, len, ttl)),
+        any::<u8>().prop_map(Step::Delete),
+        any::<u8>().prop_map(Step::Get),
+        (0..3u64).prop_map(Step::Wait),
+        Just(Step::Sweep),
+    ]
+}
+
+proptest! {
+    /// Against a map that never forgets: what the store has is right, what it lacks was
+    /// expired or evicted, and the budget holds.
+    #[test]
+    fn it_never_invents_and_never_exceeds(steps in prop::collection::vec(step(), 1..400)) {
+        const LIMIT: usize = 48 << 10;
+        let mut store = store_of(LIMIT, true);
+        let mut versions = Versions::new(Epoch(1), 0);
+        let mut model: BTreeMap<u8, (Vec<u8>, u64)> = BTreeMap::new();
+        let mut second = 0;
+        for step in steps {
+            let now = at(second * 1000);
+            match step {
+                Step::Put(k, len, ttl) => {
+                    let bytes = vec![k; len];
+                    let record = Record {
+                        key: &[k][..],
+                        version: versions.next(None),
+                        change: Change::Put {
+                            cas: 1,
+                            flags: 0,
+                            deadline: Deadline::from_exptime(ttl as i32, now),
+                            value: &bytes[..],
+                        },
+                    };
+                    prop_assert_eq!(store.apply(&record, now), Applied::Done);
+                    model.insert(k, (bytes, if ttl == 0 { u64::MAX } else { second + ttl }));
+                }
+                Step::Delete(k) => {
+                    let record =
+                        Record { key: &[k][..], version: versions.next(None), change: Change::Delete };
+                    store.apply(&record, now);
+                    model.remove(&k);
+                }
+                Step::Get(k) => {
+                    let found = store.get(Key::new(&[k]).unwrap(), now).map(|item| item.value.to_vec());
+                    let expected = model.get(&k).filter(|(_, end)| *end > second);
+                    match (found, expected) {
+                        (Some(found), expected) => {
+                            prop_assert_eq!(Some(&found), expected.map(|(bytes, _)| bytes));
+                        }
+                        (None, Some(_)) => prop_assert!(store.counts().evictions > 0),
+                        (None, None) => {}
+                    }
+                }
+                Step::Wait(seconds) => second += seconds,
+                Step::Sweep => store.sweep(50, now),
+            }
+            prop_assert!(store.budget.used() <= LIMIT);
+        }
+    }
+}
