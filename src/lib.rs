@@ -5,6 +5,7 @@
 pub mod key;
 pub mod protocol;
 pub mod record;
+pub mod replication;
 pub mod stats;
 pub mod store;
 pub mod time;

@@ -1,0 +1,482 @@
+//! Which view is next: links come and go, learners catch up, somebody wants a flush.
+//!
+//! First form: the member with the lowest name whose links are up decides alone, and the newest
+//! epoch wins everywhere. That is right while nodes crash and restart; it does not protect
+//! against a partition (see `docs/replication.md`). Knows nothing of items or streams.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Outside;
+use super::lane::Event;
+use super::message::{Announcement, FlushAll, Message, Synced};
+use super::view::{Incarnation, Member, View};
+use crate::key::LANES;
+use crate::record::Outcome;
+use crate::time::{Millis, Now};
+use crate::version::{Epoch, Version};
+
+/// Epochs are dealt out by rank, so that two deciders never give the same one.
+const RANKS: u32 = 8;
+
+/// Who this node is, and whom it may meet.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// This life of this node.
+    pub me: Member,
+    /// The names of the other configured nodes.
+    pub peers: Vec<Box<str>>,
+    /// How long a starting node waits for the others before it goes on without them.
+    pub boot_wait_ms: u64,
+    /// The epoch of a group that starts from nothing.
+    pub first_epoch: Epoch,
+}
+
+/// What the node has to do on behalf of its group.
+#[derive(Debug, PartialEq)]
+pub enum Todo {
+    /// Give this view to every lane.
+    Install(View),
+    /// Take over this cluster time: the node is new.
+    TakeTime(Millis),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Group<W> {
+    options: GroupOptions,
+    rank: u32,
+    links: BTreeMap<Incarnation, Linked>,
+    view: View,
+    /// The highest epoch heard of, also from other groups.
+    epoch_seen: Epoch,
+    /// Since when this node is a member; lanes that work in an older view don't count.
+    member_since: Option<Epoch>,
+    active: [Epoch; LANES],
+    settled: [Epoch; LANES],
+    /// Lanes of this node that count a learner, as bits, in the present epoch.
+    counted: BTreeMap<Incarnation, u32>,
+    /// Which member has filled which learner, in the present epoch.
+    synced: BTreeSet<(Incarnation, Incarnation)>,
+    /// Since when no member could be reached.
+    alone_since: Option<Millis>,
+    flushes: Vec<Flush<W>>,
+    flushes_asked: u64,
+    flush_queue: Vec<(Incarnation, FlushAll)>,
+}
+
+#[derive(Debug)]
+struct Linked {
+    name: Box<str>,
+    /// Of the newest view it is known to be a member of; 0 when it is none.
+    member_in: Epoch,
+    /// Whom it is linked with, once it has said so.
+    links: Option<BTreeSet<Incarnation>>,
+}
+
+/// A flush_all of a client of this node.
+#[derive(Debug)]
+struct Flush<W> {
+    request: FlushAll,
+    /// The view that answers it.
+    done_in: Option<Epoch>,
+    waiter: W,
+}
+
+impl<W> Group<W> {
+    /// A node that knows nobody yet.
+    pub fn new(options: GroupOptions) -> Self {
+        let mut names: Vec<&str> = options.peers.iter().map(AsRef::as_ref).collect();
+        names.push(&options.me.name);
+        names.sort_unstable();
+        let rank = names.iter().position(|&name| *name == *options.me.name).unwrap_or_default();
+        Self {
+            rank: rank as u32,
+            links: BTreeMap::new(),
+            view: View::default(),
+            epoch_seen: options.first_epoch,
+            member_since: None,
+            active: [Epoch(0); LANES],
+            settled: [Epoch(0); LANES],
+            counted: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            alone_since: None,
+            flushes: Vec::new(),
+            flushes_asked: 0,
+            flush_queue: Vec::new(),
+            options,
+        }
+    }
+
+    /// The newest view this node knows.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Whether this node may answer clients: a member, with all lanes at work.
+    pub fn is_serving(&self) -> bool {
+        self.member_since.is_some_and(|since| self.active.iter().all(|&epoch| epoch >= since))
+    }
+
+    /// The epoch to tell a peer in Hello: of the view this node is a member of, or 0.
+    pub fn member_epoch(&self) -> Epoch {
+        if self.is_member() { self.view.epoch } else { Epoch(0) }
+    }
+
+    /// A link works in both directions.
+    pub fn link_up<O: Outside<W>>(
+        &mut self,
+        peer: &Member,
+        member_in: Epoch,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        // A new life proves the old one over.
+        self.links.retain(|_, linked| linked.name != peer.name);
+        let linked = Linked { name: peer.name.clone(), member_in, links: None };
+        self.links.insert(peer.incarnation, linked);
+        self.tell_links(out);
+        self.epoch_seen = self.epoch_seen.max(member_in);
+        if self.view.epoch > Epoch(0) {
+            self.announce(peer.incarnation, now, out);
+        }
+        self.review(now, out)
+    }
+
+    /// A link is gone.
+    pub fn link_down<O: Outside<W>>(
+        &mut self,
+        peer: Incarnation,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.links.remove(&peer);
+        self.tell_links(out);
+        self.flush_queue.retain(|(origin, _)| *origin != peer);
+        self.review(now, out)
+    }
+
+    /// A peer speaks about the group.
+    pub fn receive<O: Outside<W>>(
+        &mut self,
+        from: Incarnation,
+        message: Message,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        match message {
+            Message::View(Announcement { view, cluster }) => {
+                return self.hear(from, view, cluster, now, out);
+            }
+            Message::Links(links) => {
+                if let Some(linked) = self.links.get_mut(&from) {
+                    linked.links = Some(links.into_iter().collect());
+                }
+            }
+            Message::Synced(Synced { epoch, learner }) if epoch == self.view.epoch => {
+                self.synced.insert((from, learner));
+            }
+            Message::FlushAll(request) => self.flush_queue.push((from, request)),
+            _ => {}
+        }
+        self.review(now, out)
+    }
+
+    /// Time passes.
+    pub fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        self.review(now, out)
+    }
+
+    /// Something happened in a lane of this node.
+    pub fn lane_event<O: Outside<W>>(
+        &mut self,
+        lane: usize,
+        event: Event,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        match event {
+            Event::Active(epoch) => self.active[lane] = epoch,
+            Event::Settled(epoch) => {
+                self.settled[lane] = epoch;
+                self.answer_flushes(out);
+            }
+            Event::Counted(epoch, learner) if epoch == self.view.epoch => {
+                let lanes = self.counted.entry(learner).or_default();
+                *lanes |= 1 << lane;
+                if lanes.count_ones() as usize == LANES {
+                    self.report_synced(learner, out);
+                }
+            }
+            Event::Counted(..) => {}
+        }
+        self.review(now, out)
+    }
+
+    /// A client of this node wants everything flushed, at once or at `at`.
+    pub fn flush_all<O: Outside<W>>(
+        &mut self,
+        at: Option<Millis>,
+        waiter: W,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.flushes_asked += 1;
+        let request = FlushAll { id: self.flushes_asked, at };
+        self.ask_flush(&request, out);
+        self.flushes.push(Flush { request, done_in: None, waiter });
+        self.review(now, out)
+    }
+
+    fn ask_flush<O: Outside<W>>(&mut self, request: &FlushAll, out: &mut O) {
+        match self.decider() {
+            Some(decider) if decider == self.me() => {
+                self.flush_queue.push((decider, request.clone()));
+            }
+            Some(decider) => out.send(decider, Message::FlushAll(request.clone())),
+            // Asked again with the next view.
+            None => {}
+        }
+    }
+
+    fn answer_flushes<O: Outside<W>>(&mut self, out: &mut O) {
+        let settled = self.settled.iter().copied().min().unwrap_or_default();
+        let is_done = |flush: &mut Flush<W>| flush.done_in.is_some_and(|epoch| epoch <= settled);
+        for flush in self.flushes.extract_if(.., is_done) {
+            out.answer(flush.waiter, Outcome::Flushed);
+        }
+    }
+
+    fn report_synced<O: Outside<W>>(&mut self, learner: Incarnation, out: &mut O) {
+        match self.decider() {
+            Some(decider) if decider == self.me() => {
+                self.synced.insert((decider, learner));
+            }
+            Some(decider) => {
+                let synced = Synced { epoch: self.view.epoch, learner };
+                out.send(decider, Message::Synced(synced));
+            }
+            None => {}
+        }
+    }
+
+    /// A peer tells the newest view it knows.
+    fn hear<O: Outside<W>>(
+        &mut self,
+        from: Incarnation,
+        view: View,
+        cluster: Millis,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        if let Some(linked) = self.links.get_mut(&from)
+            && view.has_member(from)
+        {
+            linked.member_in = linked.member_in.max(view.epoch);
+        }
+        if view.epoch < self.view.epoch {
+            self.announce(from, now, out);
+        }
+        if view.epoch <= self.view.epoch {
+            return Vec::new();
+        }
+        let mut todo = Vec::new();
+        if !self.is_member() {
+            todo.push(Todo::TakeTime(cluster));
+        }
+        todo.extend(self.adopt(view, out));
+        todo.extend(self.review(now, out));
+        todo
+    }
+
+    fn adopt<O: Outside<W>>(&mut self, view: View, out: &mut O) -> Vec<Todo> {
+        self.epoch_seen = self.epoch_seen.max(view.epoch);
+        self.counted.clear();
+        self.synced.clear();
+        if !view.has_member(self.me()) {
+            self.member_since = None;
+            // Whoever waits for a flush here can't be told: the connection is closed.
+            self.flushes.clear();
+        } else if self.member_since.is_none() || view.generation != self.view.generation {
+            self.member_since = Some(view.epoch);
+        }
+        self.view = view.clone();
+        let answered = self.view.answers;
+        for flush in &mut self.flushes {
+            if answered == Some((self.options.me.incarnation, flush.request.id)) {
+                flush.done_in = Some(self.view.epoch);
+            }
+        }
+        self.flush_queue.retain(|(origin, request)| answered != Some((*origin, request.id)));
+        let unanswered: Vec<_> = self
+            .flushes
+            .iter()
+            .filter(|flush| flush.done_in.is_none())
+            .map(|flush| flush.request.clone())
+            .collect();
+        self.flush_queue.retain(|(origin, _)| *origin != self.options.me.incarnation);
+        unanswered.iter().for_each(|request| self.ask_flush(request, out));
+        vec![Todo::Install(view)]
+    }
+
+    /// The one place where this node decides something about the group.
+    fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        while let Some(next) = self.next_view(now) {
+            todo.extend(self.adopt(next, out));
+            let peers: Vec<_> = self.links.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.announce(peer, now, out));
+        }
+        todo
+    }
+
+    fn next_view(&mut self, now: Now) -> Option<View> {
+        if !self.is_member() {
+            return self.founding(now);
+        }
+        if self.decider() != Some(self.me()) {
+            return None;
+        }
+        let present = self.present();
+        if present.members != self.view.members || present.learners != self.view.learners {
+            return Some(present);
+        }
+        self.admission().or_else(|| self.flushing(now))
+    }
+
+    /// The present view without those whose links are down, and with whoever is new as a learner.
+    fn present(&self) -> View {
+        let mut next = View { epoch: self.next_epoch(), answers: None, ..self.view.clone() };
+        let mut kept = vec![self.me()];
+        for member in self.view.others(self.me()) {
+            if kept.iter().all(|&other| self.are_linked(member, other).unwrap_or(true)) {
+                kept.push(member);
+            }
+        }
+        let meets_all = |node: Incarnation, if_unknown: bool| {
+            kept.iter().all(|&member| self.are_linked(node, member).unwrap_or(if_unknown))
+        };
+        next.members.retain(|member| kept.contains(&member.incarnation));
+        next.learners.retain(|learner| meets_all(learner.incarnation, true));
+        let newcomers = self.links.iter().filter(|&(&incarnation, linked)| {
+            !self.view.has(incarnation)
+                && linked.member_in <= self.view.epoch
+                && meets_all(incarnation, false)
+        });
+        next.learners.extend(
+            newcomers
+                .map(|(&incarnation, linked)| Member { name: linked.name.clone(), incarnation }),
+        );
+        next.learners.sort();
+        next
+    }
+
+    /// Whether both say that they are linked; `None` while one of them has not said anything.
+    fn are_linked(&self, one: Incarnation, other: Incarnation) -> Option<bool> {
+        let says = |from: Incarnation, to: Incarnation| {
+            if from == self.me() {
+                return Some(self.links.contains_key(&to));
+            }
+            match self.links.get(&from) {
+                Some(_) if to == self.me() => Some(true),
+                Some(linked) => linked.links.as_ref().map(|links| links.contains(&to)),
+                None => Some(false),
+            }
+        };
+        match (says(one, other), says(other, one)) {
+            (Some(one), Some(other)) => Some(one && other),
+            (Some(false), None) | (None, Some(false)) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A learner that every member has filled in this very epoch becomes a member.
+    fn admission(&self) -> Option<View> {
+        let is_filled = |learner: &&Member| {
+            let mut members = self.view.members.iter();
+            members.all(|member| self.synced.contains(&(member.incarnation, learner.incarnation)))
+        };
+        let learner = self.view.learners.iter().find(is_filled)?.clone();
+        let mut next = View { epoch: self.next_epoch(), answers: None, ..self.view.clone() };
+        next.learners.retain(|other| *other != learner);
+        next.members.push(learner);
+        next.members.sort();
+        Some(next)
+    }
+
+    fn flushing(&mut self, now: Now) -> Option<View> {
+        let epoch = self.next_epoch();
+        let due = self.view.flush_at.is_some_and(|at| at <= now.cluster);
+        if !due && self.flush_queue.is_empty() {
+            return None;
+        }
+        let mut next = View { epoch, answers: None, ..self.view.clone() };
+        let request = (!due).then(|| self.flush_queue.remove(0));
+        next.answers = request.as_ref().map(|(origin, request)| (*origin, request.id));
+        // A later flush_all replaces one that was still to come, as in memcached.
+        next.flush_at = request.and_then(|(_, request)| request.at);
+        if next.flush_at.is_none() {
+            next.floor = Version::floor_of(epoch);
+        }
+        Some(next)
+    }
+
+    /// A new group of those that wait: when no member is in sight, and nobody is missing any more
+    /// or has been waited for long enough.
+    fn founding(&mut self, now: Now) -> Option<View> {
+        if self.links.values().any(|linked| linked.member_in > Epoch(0)) {
+            self.alone_since = None;
+            return None;
+        }
+        let since = *self.alone_since.get_or_insert(now.local);
+        let mut members = vec![self.options.me.clone()];
+        for (&incarnation, linked) in &self.links {
+            let meets =
+                |member: &Member| self.are_linked(incarnation, member.incarnation).unwrap_or(false);
+            if linked.links.is_some() && members.iter().all(meets) {
+                members.push(Member { name: linked.name.clone(), incarnation });
+            }
+        }
+        let all_here = members.len() == self.options.peers.len() + 1;
+        let waited = now.local.since(since) >= self.options.boot_wait_ms;
+        let lowest = self.links.values().all(|linked| linked.name > self.options.me.name);
+        if !lowest || !(all_here || waited) {
+            return None;
+        }
+        let epoch = self.next_epoch();
+        members.sort();
+        Some(View { epoch, generation: epoch, members, ..View::default() })
+    }
+
+    /// The smallest epoch of this node's rank above all it has heard of.
+    fn next_epoch(&self) -> Epoch {
+        let above = self.epoch_seen.max(self.view.epoch).0 + 1;
+        Epoch(above + (self.rank + RANKS - above % RANKS) % RANKS)
+    }
+
+    /// The lowest-named member whose link is up.
+    fn decider(&self) -> Option<Incarnation> {
+        let me = self.me();
+        let mut members = self.view.members.iter().map(|member| member.incarnation);
+        members.find(|member| *member == me || self.links.contains_key(member))
+    }
+
+    fn tell_links<O: Outside<W>>(&self, out: &mut O) {
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for &peer in &links {
+            out.send(peer, Message::Links(links.clone()));
+        }
+    }
+
+    fn announce<O: Outside<W>>(&self, to: Incarnation, now: Now, out: &mut O) {
+        let announcement = Announcement { view: self.view.clone(), cluster: now.cluster };
+        out.send(to, Message::View(announcement));
+    }
+
+    fn is_member(&self) -> bool {
+        self.view.has_member(self.me())
+    }
+
+    fn me(&self) -> Incarnation {
+        self.options.me.incarnation
+    }
+}

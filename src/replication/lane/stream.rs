@@ -1,0 +1,255 @@
+//! The two ends of a stream: what an owner has sent, and what a member has applied.
+//!
+//! Positions are dense from 1 within (epoch, owner, lane). Acks are cumulative.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::Violation;
+use crate::record::Outcome;
+use crate::replication::Incarnation;
+use crate::replication::message::Answered;
+use crate::version::Version;
+
+/// Chunks of a snapshot that may be on their way to a learner at once.
+const CHUNKS_IN_FLIGHT: u32 = 2;
+
+/// A change that may not be everywhere yet.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: Bytes,
+    pub(super) version: Version,
+    pub(super) answered: Option<Answered>,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(super) enum Origin<W> {
+    /// A client of this node.
+    Here(W),
+    /// A client of that node, by its counter.
+    There(Incarnation, u64),
+}
+
+/// An answer that waits for its commit.
+#[derive(Debug)]
+pub(super) struct Answer<W> {
+    pub(super) origin: Origin<W>,
+    pub(super) outcome: Outcome,
+}
+
+/// The stream that this node sends as an owner.
+#[derive(Debug)]
+pub(super) struct Outgoing<W> {
+    appended: u64,
+    committed: u64,
+    announced: u64,
+    /// Those above `committed`.
+    entries: VecDeque<Entry>,
+    /// By the position that has to be committed first.
+    answers: VecDeque<(u64, Answer<W>)>,
+    receivers: Vec<Receiver>,
+}
+
+/// A node that the stream goes to.
+#[derive(Debug)]
+struct Receiver {
+    incarnation: Incarnation,
+    acked: u64,
+    part: Part,
+}
+
+/// What a receiver's acks are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Nothing is committed without it.
+    Counted,
+    /// A learner that still gets items; `next` is where to scan on.
+    Filling { next: Option<u32>, in_flight: u32 },
+}
+
+impl<W> Default for Outgoing<W> {
+    fn default() -> Self {
+        Self {
+            appended: 0,
+            committed: 0,
+            announced: 0,
+            entries: VecDeque::new(),
+            answers: VecDeque::new(),
+            receivers: Vec::new(),
+        }
+    }
+}
+
+impl<W> Outgoing<W> {
+    /// An empty stream to these members and learners.
+    pub(super) fn to(
+        members: impl Iterator<Item = Incarnation>,
+        learners: impl Iterator<Item = Incarnation>,
+    ) -> Self {
+        let member = |incarnation| Receiver { incarnation, acked: 0, part: Part::Counted };
+        let learner = |incarnation| Receiver {
+            incarnation,
+            acked: 0,
+            part: Part::Filling { next: Some(0), in_flight: 0 },
+        };
+        Self {
+            receivers: members.map(member).chain(learners.map(learner)).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn has_no_receivers(&self) -> bool {
+        self.receivers.is_empty()
+    }
+
+    pub(super) fn receivers(&self) -> impl Iterator<Item = Incarnation> {
+        self.receivers.iter().map(|receiver| receiver.incarnation)
+    }
+
+    /// Adds an entry and the answer that waits for it; returns its position.
+    pub(super) fn append(&mut self, entry: Entry, answer: Answer<W>) -> u64 {
+        self.appended += 1;
+        self.entries.push_back(entry);
+        self.answers.push_back((self.appended, answer));
+        self.appended
+    }
+
+    /// Holds an answer until everything appended so far is committed.
+    pub(super) fn answer_later(&mut self, answer: Answer<W>) {
+        self.answers.push_back((self.appended, answer));
+    }
+
+    pub(super) fn acked(&mut self, from: Incarnation, position: u64) -> Result<(), Violation> {
+        if position > self.appended {
+            return Err(Violation("an ack for what was never sent"));
+        }
+        let receiver = self.receiver(from)?;
+        receiver.acked = receiver.acked.max(position);
+        Ok(())
+    }
+
+    /// Moves the commit as far as all that count have acked.
+    pub(super) fn advance(&mut self) {
+        let counted = self.receivers.iter().filter(|receiver| receiver.part == Part::Counted);
+        let everywhere = counted.map(|receiver| receiver.acked).min().unwrap_or(self.appended);
+        while self.committed < everywhere {
+            self.committed += 1;
+            self.entries.pop_front();
+        }
+    }
+
+    /// The next answer whose time has come.
+    pub(super) fn next_answer(&mut self) -> Option<Answer<W>> {
+        let (position, _) = self.answers.front()?;
+        if *position > self.committed {
+            return None;
+        }
+        self.answers.pop_front().map(|(_, answer)| answer)
+    }
+
+    /// The committed position, which the caller is about to send along.
+    pub(super) fn announce(&mut self) -> u64 {
+        self.announced = self.committed;
+        self.committed
+    }
+
+    /// The committed position, if it was not sent yet.
+    pub(super) fn unannounced(&mut self) -> Option<u64> {
+        (self.announced < self.committed).then(|| self.announce())
+    }
+
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub(super) fn into_answers(self) -> impl Iterator<Item = Answer<W>> {
+        self.answers.into_iter().map(|(_, answer)| answer)
+    }
+
+    /// Where to scan on for this learner, if it may have another chunk now.
+    pub(super) fn chunk_wanted(&self, learner: Incarnation) -> Option<u32> {
+        let receiver = self.receivers.iter().find(|receiver| receiver.incarnation == learner)?;
+        match receiver.part {
+            Part::Filling { next, in_flight } if in_flight < CHUNKS_IN_FLIGHT => next,
+            Part::Filling { .. } | Part::Counted => None,
+        }
+    }
+
+    pub(super) fn chunk_sent(&mut self, learner: Incarnation, next: Option<u32>) {
+        if let Ok(Receiver { part: Part::Filling { next: cursor, in_flight }, .. }) =
+            self.receiver(learner)
+        {
+            *cursor = next;
+            *in_flight += 1;
+        }
+    }
+
+    pub(super) fn chunk_acked(&mut self, learner: Incarnation) -> Result<(), Violation> {
+        match &mut self.receiver(learner)?.part {
+            Part::Filling { in_flight, .. } if *in_flight > 0 => {
+                *in_flight -= 1;
+                Ok(())
+            }
+            Part::Filling { .. } | Part::Counted => {
+                Err(Violation("an ack for a chunk that was never sent"))
+            }
+        }
+    }
+
+    /// Counts a learner from now on, if it has all items and has applied all that is committed.
+    ///
+    /// Whatever is committed later then needs its ack, so it lacks nothing that is committed.
+    pub(super) fn count(&mut self, learner: Incarnation) -> bool {
+        let committed = self.committed;
+        match self.receiver(learner) {
+            Ok(receiver)
+                if receiver.part == Part::Filling { next: None, in_flight: 0 }
+                    && receiver.acked >= committed =>
+            {
+                receiver.part = Part::Counted;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn receiver(&mut self, incarnation: Incarnation) -> Result<&mut Receiver, Violation> {
+        self.receivers
+            .iter_mut()
+            .find(|receiver| receiver.incarnation == incarnation)
+            .ok_or(Violation("an ack from a node that the stream does not go to"))
+    }
+}
+
+/// The stream of one owner as this node has applied it.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    applied: u64,
+    committed: u64,
+    /// Those above `committed`.
+    entries: VecDeque<Entry>,
+}
+
+impl Incoming {
+    pub(super) fn applied(&mut self, position: u64, entry: Entry) -> Result<(), Violation> {
+        if position != self.applied + 1 {
+            return Err(Violation("a gap in a stream"));
+        }
+        self.applied = position;
+        self.entries.push_back(entry);
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, position: u64) {
+        while self.committed < position.min(self.applied) {
+            self.committed += 1;
+            self.entries.pop_front();
+        }
+    }
+
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+}

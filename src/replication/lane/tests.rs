@@ -1,0 +1,1 @@
+//! The lane through its messages.

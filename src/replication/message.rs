@@ -1,0 +1,456 @@
+//! What nodes say to each other, and how it is written.
+//!
+//! A frame is `u32 length | u8 type | u8 flags | body`, little-endian; the length counts what
+//! follows it. Bodies are postcard. A frame is checked before anything of it is believed: one
+//! that is too long, of an unknown type that must be understood, or does not decode to its last
+//! byte is refused whole. The format is described in `docs/protocol-peer.md`.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::view::{Incarnation, View};
+use crate::record::{Mutation, Outcome, Record};
+use crate::time::Millis;
+use crate::version::{Epoch, Version};
+
+/// The peer protocol spoken here.
+pub const PROTOCOL: u16 = 1;
+
+/// Bytes before the body.
+pub const HEADER: usize = 6;
+
+/// The receiver may skip a frame of a type that it does not know.
+const MAY_SKIP: u8 = 1;
+
+/// The first message on a connection, from the side that dialed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest protocol it speaks.
+    pub protocol_min: u16,
+    /// The newest.
+    pub protocol_max: u16,
+    /// The name of the group; nodes of another are refused.
+    pub cluster: Box<str>,
+    /// Who is speaking.
+    pub name: Box<str>,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Bytes of the largest item it takes; must be equal within a group.
+    pub item_max: u64,
+    /// Of the newest view it knows; 0 without one.
+    pub epoch: Epoch,
+}
+
+/// A message between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// See `Hello`.
+    Hello(Hello),
+    /// The answer: who was reached.
+    HelloOk(Hello),
+    /// The answer: why not. The connection is closed.
+    Refuse(Box<str>),
+    /// I am alive.
+    Beat(Beat),
+    /// The newest view the sender knows.
+    View(Announcement),
+    /// Whom the sender is linked with.
+    Links(Vec<Incarnation>),
+    /// All lanes of the sender have filled this learner and count its acks.
+    Synced(Synced),
+    /// A client of the sender wants everything flushed.
+    FlushAll(FlushAll),
+    /// About one lane.
+    Lane(u8, Epoch, LaneMessage),
+}
+
+/// Sent when nothing else is to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The sender's cluster time.
+    pub cluster: Millis,
+}
+
+/// A view, and the time it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The view.
+    pub view: View,
+    /// The sender's cluster time; whoever is not a member yet takes it over.
+    pub cluster: Millis,
+}
+
+/// See `Message::Synced`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// In this view only.
+    pub epoch: Epoch,
+    /// The learner.
+    pub learner: Incarnation,
+}
+
+/// See `Message::FlushAll`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushAll {
+    /// The sender's number for this request.
+    pub id: u64,
+    /// When, in cluster time; at once without it.
+    pub at: Option<Millis>,
+}
+
+/// A message about one lane, within one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneMessage {
+    /// Origin to owner: decide this.
+    Fwd(Fwd),
+    /// Owner to origin: decided, and done everywhere.
+    FwdDone(FwdDone),
+    /// Owner to all: the next record of my stream.
+    Apply(Apply),
+    /// Receiver to owner: applied up to this position of your stream.
+    AppliedUpTo(u64),
+    /// Owner to all: everybody has applied up to this position of my stream.
+    CommitUpTo(u64),
+    /// To all members of the new view: what I can't rule out that others lack.
+    ViewFlush(ViewFlush),
+    /// To all members of the new view: I have all flushes and go on.
+    Activated,
+    /// Owner to learner: some items of mine.
+    SnapChunk(Vec<Record<Bytes>>),
+    /// Owner to learner: that was all, and these requests are decided.
+    SnapEnd(Vec<Answered>),
+    /// Learner to owner: one chunk, or the end, is in.
+    SnapAck,
+}
+
+/// A request, named so that deciding it twice can be avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId {
+    /// The node whose client asked.
+    pub origin: Incarnation,
+    /// That node's count, per lane, from 1.
+    pub counter: u64,
+}
+
+/// See `LaneMessage::Fwd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fwd {
+    /// The origin's count.
+    pub counter: u64,
+    /// The origin has answers to all requests up to this one.
+    pub done_up_to: u64,
+    /// 1 to 250 bytes.
+    pub key: Bytes,
+    /// What is wanted.
+    pub mutation: Mutation<Bytes>,
+}
+
+/// See `LaneMessage::FwdDone`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FwdDone {
+    /// The origin's count.
+    pub counter: u64,
+    /// The owner's decision.
+    pub outcome: Outcome,
+}
+
+/// See `LaneMessage::Apply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// Dense, from 1, per owner, lane and epoch.
+    pub position: u64,
+    /// As `CommitUpTo`.
+    pub committed: u64,
+    /// The new state.
+    pub record: Record<Bytes>,
+    /// Which forwarded request this answers.
+    pub answered: Option<Answered>,
+}
+
+/// A forwarded request and its outcome, remembered by all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The request.
+    pub request: RequestId,
+    /// Its origin has answers to all requests up to this one.
+    pub done_up_to: u64,
+    /// The owner's decision.
+    pub outcome: Outcome,
+}
+
+/// See `LaneMessage::ViewFlush`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewFlush {
+    /// Whole items, or deletes.
+    pub records: Vec<Record<Bytes>>,
+    /// The requests that led to them.
+    pub answered: Vec<Answered>,
+    /// Whether no further part follows: a frame has a largest length.
+    pub last: bool,
+}
+
+impl ViewFlush {
+    /// Cuts it into parts of about `bytes` each.
+    pub(super) fn into_parts(self, bytes: usize) -> Vec<Self> {
+        let mut parts = vec![Self { answered: self.answered, ..Self::default() }];
+        let mut size = 0;
+        for record in self.records {
+            if size >= bytes {
+                parts.push(Self::default());
+                size = 0;
+            }
+            size += record.size();
+            if let Some(part) = parts.last_mut() {
+                part.records.push(record);
+            }
+        }
+        if let Some(part) = parts.last_mut() {
+            part.last = true;
+        }
+        parts
+    }
+}
+
+/// Why a frame was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadFrame {
+    /// Longer than any message may be here.
+    TooLong(usize),
+    /// Of a type that this version does not know and may not skip.
+    UnknownType(u8),
+    /// The body is not what its type says.
+    Body(u8),
+}
+
+impl std::fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooLong(length) => write!(f, "frame of {length} bytes is too long"),
+            Self::UnknownType(kind) => write!(f, "frame of unknown type {kind}"),
+            Self::Body(kind) => write!(f, "frame of type {kind} does not decode"),
+        }
+    }
+}
+
+/// What the start of a buffer holds.
+#[derive(Debug, PartialEq)]
+pub enum Frame {
+    /// A message, and the bytes that it took.
+    Message(usize, Message),
+    /// Something that may be skipped.
+    Skip(usize),
+    /// Not all of it is here.
+    Incomplete,
+}
+
+/// Every lane message has the lane and the epoch in front of its body.
+type InLane<T> = (u8, Epoch, T);
+
+/// Appends the frame of a message.
+pub fn encode(message: &Message, out: &mut Vec<u8>) {
+    match message {
+        Message::Hello(body) => frame(1, body, out),
+        Message::HelloOk(body) => frame(2, body, out),
+        Message::Refuse(body) => frame(3, body, out),
+        Message::Beat(body) => frame(4, body, out),
+        Message::View(body) => frame(5, body, out),
+        Message::Synced(body) => frame(6, body, out),
+        Message::FlushAll(body) => frame(7, body, out),
+        Message::Links(body) => frame(8, body, out),
+        Message::Lane(lane, epoch, message) => encode_lane(*lane, *epoch, message, out),
+    }
+}
+
+fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>) {
+    match message {
+        LaneMessage::Fwd(body) => frame(32, &(lane, epoch, body), out),
+        LaneMessage::FwdDone(body) => frame(33, &(lane, epoch, body), out),
+        LaneMessage::Apply(body) => frame(34, &(lane, epoch, body), out),
+        LaneMessage::AppliedUpTo(body) => frame(35, &(lane, epoch, body), out),
+        LaneMessage::CommitUpTo(body) => frame(36, &(lane, epoch, body), out),
+        LaneMessage::ViewFlush(body) => frame(37, &(lane, epoch, body), out),
+        LaneMessage::Activated => frame(38, &(lane, epoch, ()), out),
+        LaneMessage::SnapChunk(body) => frame(39, &(lane, epoch, body), out),
+        LaneMessage::SnapEnd(body) => frame(40, &(lane, epoch, body), out),
+        LaneMessage::SnapAck => frame(41, &(lane, epoch, ()), out),
+    }
+}
+
+fn frame<T: Serialize>(kind: u8, body: &T, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind, 0]);
+    let written = postcard::to_extend(body, std::mem::take(out));
+    *out = written.expect("writing to a Vec can't fail, and our types know their lengths");
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Reads the frame at the start of `input`; none may be longer than `length_max`.
+pub fn decode(input: &[u8], length_max: usize) -> Result<Frame, BadFrame> {
+    let Some((header, rest)) = input.split_first_chunk::<HEADER>() else {
+        return Ok(Frame::Incomplete);
+    };
+    let [a, b, c, d, kind, flags] = *header;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if !(2..=length_max).contains(&length) {
+        return Err(BadFrame::TooLong(length));
+    }
+    let Some(body) = rest.get(..length - 2) else {
+        return Ok(Frame::Incomplete);
+    };
+    match decode_body(kind, body) {
+        Some(Some(message)) => Ok(Frame::Message(length + 4, message)),
+        Some(None) => Err(BadFrame::Body(kind)),
+        None if flags & MAY_SKIP != 0 => Ok(Frame::Skip(length + 4)),
+        None => Err(BadFrame::UnknownType(kind)),
+    }
+}
+
+/// The outer `None`: an unknown type. The inner: a body that is not of its type.
+fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
+    Some(match kind {
+        1 => parse(body).map(Message::Hello),
+        2 => parse(body).map(Message::HelloOk),
+        3 => parse(body).map(Message::Refuse),
+        4 => parse(body).map(Message::Beat),
+        5 => parse(body).map(Message::View),
+        6 => parse(body).map(Message::Synced),
+        7 => parse(body).map(Message::FlushAll),
+        8 => parse(body).map(Message::Links),
+        32 => in_lane(body, LaneMessage::Fwd),
+        33 => in_lane(body, LaneMessage::FwdDone),
+        34 => in_lane(body, LaneMessage::Apply),
+        35 => in_lane(body, LaneMessage::AppliedUpTo),
+        36 => in_lane(body, LaneMessage::CommitUpTo),
+        37 => in_lane(body, LaneMessage::ViewFlush),
+        38 => in_lane(body, |()| LaneMessage::Activated),
+        39 => in_lane(body, LaneMessage::SnapChunk),
+        40 => in_lane(body, LaneMessage::SnapEnd),
+        41 => in_lane(body, |()| LaneMessage::SnapAck),
+        _ => return None,
+    })
+}
+
+fn in_lane<T: DeserializeOwned>(body: &[u8], make: fn(T) -> LaneMessage) -> Option<Message> {
+    let (lane, epoch, body): InLane<T> = parse(body)?;
+    (usize::from(lane) < crate::key::LANES).then(|| Message::Lane(lane, epoch, make(body)))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Some(value),
+        _ => None,
+    }
+}
+
+/// Whether a decoded record can be one at all.
+pub(super) fn is_sane(record: &Record<Bytes>) -> bool {
+    crate::key::Key::new(&record.key).is_some() && record.version > Version::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Change, StoreMode};
+    use crate::time::Deadline;
+    use crate::version::Versions;
+
+    fn samples() -> Vec<Message> {
+        let record = Record {
+            key: Bytes::from_static(b"key"),
+            version: Versions::new(Epoch(3), 9).next(None),
+            change: Change::Put {
+                cas: 7,
+                flags: 1,
+                deadline: Deadline::NEVER,
+                value: Bytes::from_static(b"value\r\n"),
+            },
+        };
+        let request = RequestId { origin: Incarnation(u64::MAX), counter: 4 };
+        let answered = Answered { request, done_up_to: 3, outcome: Outcome::Number(5) };
+        let mutation = Mutation::Store {
+            mode: StoreMode::Cas(6),
+            flags: 0,
+            deadline: Deadline::NEVER,
+            value: Bytes::from_static(b"v"),
+        };
+        let lane = |message| Message::Lane(15, Epoch(3), message);
+        vec![
+            Message::Refuse("another group".into()),
+            Message::View(Announcement { view: View::default(), cluster: Millis(5) }),
+            lane(LaneMessage::Fwd(Fwd {
+                counter: 4,
+                done_up_to: 3,
+                key: record.key.clone(),
+                mutation,
+            })),
+            lane(LaneMessage::Apply(Apply {
+                position: 1,
+                committed: 0,
+                record: record.clone(),
+                answered: Some(answered.clone()),
+            })),
+            lane(LaneMessage::AppliedUpTo(u64::MAX)),
+            lane(LaneMessage::Activated),
+            lane(LaneMessage::SnapChunk(vec![record.clone(), record.clone()])),
+            lane(LaneMessage::ViewFlush(ViewFlush {
+                records: vec![record],
+                answered: vec![answered],
+                last: true,
+            })),
+        ]
+    }
+
+    #[test]
+    fn a_message_survives_the_wire_in_pieces() {
+        let (mut wire, mut seen) = (Vec::new(), Vec::new());
+        samples().iter().for_each(|message| encode(message, &mut wire));
+        let mut buffer = Vec::new();
+        for byte in wire {
+            buffer.push(byte);
+            match decode(&buffer, 1 << 20).unwrap() {
+                Frame::Message(used, message) => {
+                    assert_eq!(used, buffer.len());
+                    seen.push(message);
+                    buffer.clear();
+                }
+                other => assert_eq!(other, Frame::Incomplete),
+            }
+        }
+        assert_eq!(seen, samples());
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_refused_before_it_arrives() {
+        let header = [255, 255, 255, 255, 34, 0];
+        assert_eq!(decode(&header, 1 << 20), Err(BadFrame::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_unless_it_may_be_skipped() {
+        assert_eq!(decode(&[3, 0, 0, 0, 200, 0, 1], 100), Err(BadFrame::UnknownType(200)));
+        assert_eq!(decode(&[3, 0, 0, 0, 200, MAY_SKIP, 1], 100), Ok(Frame::Skip(7)));
+    }
+
+    #[test]
+    fn bytes_left_over_in_a_body_refuse_it() {
+        let mut wire = Vec::new();
+        encode(&Message::Beat(Beat { cluster: Millis(1) }), &mut wire);
+        wire.push(0);
+        wire[0] += 1;
+        assert_eq!(decode(&wire, 100), Err(BadFrame::Body(4)));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(kind in 0u8..50, body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut wire = ((body.len() + 2) as u32).to_le_bytes().to_vec();
+            wire.extend_from_slice(&[kind, 0]);
+            wire.extend_from_slice(&body);
+            let _ = decode(&wire, 1 << 20);
+        }
+    }
+}

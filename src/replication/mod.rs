@@ -1,0 +1,65 @@
+//! Every node holds every item: who orders a change, and when it counts as done.
+//!
+//! Two state machines without sockets, clocks or locks. `Group` (one per node) agrees with its
+//! peers on the view, `Lane` (one per shard) moves records within a view. Both are driven by
+//! inputs and speak through `Outside`; a lane reads and writes items through `Items`.
+//! The rules and their reasons are in `docs/replication.md`.
+
+mod group;
+mod lane;
+pub mod message;
+mod view;
+
+pub use group::{Group, GroupOptions, Todo};
+pub use lane::{Event, Lane, Violation};
+pub use message::{Hello, Message};
+pub use view::{Incarnation, Member, View};
+
+use bytes::Bytes;
+
+use crate::key::{Key, KeyHash};
+use crate::record::{Mutation, Outcome, Record};
+use crate::version::{Version, Versions};
+
+/// Where a state machine's words go. Called under a lock: it must neither block nor do I/O.
+pub trait Outside<W> {
+    /// Sends a message; one that can't be delivered any more is dropped.
+    fn send(&mut self, to: Incarnation, message: Message);
+    /// Answers a client that was told to wait.
+    fn answer(&mut self, waiter: W, outcome: Outcome);
+}
+
+/// The items of one lane, as replication sees them.
+pub trait Items {
+    /// Decides a mutation as the key's owner, and applies what it changes.
+    fn decide(
+        &mut self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        versions: &mut Versions,
+    ) -> Decision;
+    /// Applies what the key's owner decided, unless something newer is there.
+    fn apply(&mut self, record: &Record<Bytes>);
+    /// The present state of a key as a record of its whole item; `None` when it is absent.
+    fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>>;
+    /// About `bytes` worth of the wanted items from `cursor` on, and where to go on.
+    fn scan(
+        &mut self,
+        cursor: u32,
+        bytes: usize,
+        wanted: &dyn Fn(KeyHash) -> bool,
+    ) -> (Vec<Record<Bytes>>, Option<u32>);
+    /// Everything older is absent from now on.
+    fn set_floor(&mut self, floor: Version);
+    /// Forgets everything.
+    fn wipe(&mut self);
+}
+
+/// What an owner decided.
+#[derive(Debug)]
+pub struct Decision {
+    /// For the client.
+    pub outcome: Outcome,
+    /// For the other nodes; `None` when nothing has changed.
+    pub record: Option<Record<Bytes>>,
+}
