@@ -1,0 +1,296 @@
+//! The whole server without its sockets: requests, peer messages and the time go in; replies and
+//! peer messages come out.
+//!
+//! Holds the shards and the only locks. A lock is held for one command or one message, never
+//! across I/O, and never two at once.
+
+mod commands;
+mod decide;
+mod report;
+mod session;
+mod shard;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+pub use session::{Session, Step};
+
+use crate::key::{Key, LANES};
+use crate::record::{Mutation, Outcome};
+use crate::replication::{
+    Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
+};
+use crate::stats::{Counters, Gauges};
+use crate::store::{self, Budget, Store};
+use crate::time::{Millis, Now};
+use crate::version::Epoch;
+use shard::Shard;
+
+/// Where a client's connection can be found again.
+pub trait Host<W>: Outside<W> {
+    /// A handle for the command that is being executed; it will be answered through it.
+    fn waiter(&mut self) -> W;
+}
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name and its life.
+    pub me: Member,
+    /// The names of the other nodes; empty for a single node.
+    pub peers: Vec<Box<str>>,
+    /// `-m`, in bytes.
+    pub memory: usize,
+    /// `-I`, in bytes.
+    pub item_max: usize,
+    /// Whether a full store drops items; otherwise it refuses them.
+    pub evict: bool,
+    /// How long to wait for the others at a start of the whole group.
+    pub boot_wait_ms: u64,
+    /// How many threads execute commands.
+    pub workers: usize,
+    /// Randomness of this life.
+    pub seed: u64,
+    /// `-c`, for `stats`.
+    pub connections_max: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Node<W> {
+    options: Options,
+    budget: Arc<Budget>,
+    shards: Vec<CachePadded<Mutex<Shard<W>>>>,
+    group: Mutex<Group<W>>,
+    serving: AtomicBool,
+    /// Cluster time minus local time.
+    offset_ms: AtomicU64,
+    started: Now,
+    counters: Vec<CachePadded<Counters>>,
+    gauges: Gauges,
+}
+
+/// Slots that one sweep looks at per shard; ten sweeps a second visit a million items in ten.
+const SWEEP_SLOTS: usize = 640;
+
+impl<W> Node<W> {
+    /// A node that has not met anybody yet. `now.cluster` does not matter: without others, cluster
+    /// time starts at the wall clock.
+    pub fn new(options: Options, now: Now) -> Self {
+        let budget = Arc::new(Budget::new(options.memory));
+        let shard = |lane: usize| {
+            let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
+            let store_options = store::Options { evict: options.evict, seed };
+            let store = Store::new(store_options, Arc::clone(&budget));
+            let incarnation = options.me.incarnation;
+            CachePadded::new(Mutex::new(Shard::new(
+                lane as u8,
+                incarnation,
+                seed,
+                store,
+                options.item_max,
+            )))
+        };
+        let group = Group::new(GroupOptions {
+            me: options.me.clone(),
+            peers: options.peers.clone(),
+            boot_wait_ms: options.boot_wait_ms,
+            first_epoch: first_epoch(now.wall_s),
+        });
+        let wall_ms = now.wall_s.max(0) as u64 * 1000;
+        Self {
+            shards: (0..LANES).map(shard).collect(),
+            group: Mutex::new(group),
+            serving: AtomicBool::new(false),
+            offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
+            started: now,
+            counters: (0..options.workers).map(|_| CachePadded::default()).collect(),
+            gauges: Gauges::default(),
+            budget,
+            options,
+        }
+    }
+
+    /// The instant of a reading of the two clocks.
+    pub fn now(&self, local: Millis, wall_s: i64) -> Now {
+        let cluster = Millis(local.0.wrapping_add(self.offset_ms.load(Ordering::Relaxed)));
+        Now { local, cluster, wall_s }
+    }
+
+    /// Whether clients may be answered. A node that is being filled, or was left out, may not.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire)
+    }
+
+    /// What it was started with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Counts of one worker.
+    pub fn counters(&self, worker: usize) -> &Counters {
+        &self.counters[worker]
+    }
+
+    /// What goes up and down.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The newest view that this node knows.
+    pub fn view(&self) -> View {
+        self.group.lock().view().clone()
+    }
+
+    /// The epoch to tell a peer in Hello.
+    pub fn member_epoch(&self) -> Epoch {
+        self.group.lock().member_epoch()
+    }
+
+    /// A link to a peer works in both directions.
+    pub fn link_up<O: Outside<W>>(&self, peer: &Member, epoch: Epoch, now: Now, out: &mut O) {
+        let todo = self.group.lock().link_up(peer, epoch, now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// A link is gone.
+    pub fn link_down<O: Outside<W>>(&self, peer: Incarnation, now: Now, out: &mut O) {
+        let todo = self.group.lock().link_down(peer, now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// A peer has sent a message. After a violation its link has to go down.
+    pub fn receive<O: Outside<W>>(
+        &self,
+        from: Incarnation,
+        message: Message,
+        now: Now,
+        out: &mut O,
+    ) -> Result<(), Violation> {
+        match message {
+            Message::Lane(lane, epoch, message) => {
+                let lane = usize::from(lane);
+                let (result, events) = {
+                    let mut shard = self.shards[lane].lock();
+                    let result = shard.receive(from, epoch, message, now, out);
+                    (result, shard.take_events())
+                };
+                self.tell_group(lane, events, now, out);
+                result
+            }
+            message => {
+                let todo = self.group.lock().receive(from, message, now, out);
+                self.work_off(todo, now, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Time passes: to be called about ten times a second.
+    pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
+        for shard in &self.shards {
+            shard.lock().tick(SWEEP_SLOTS, now, out);
+        }
+        let todo = self.group.lock().tick(now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// Changes one key. `None`: the answer comes through the host's waiter.
+    fn mutate<H: Host<W>>(
+        &self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        now: Now,
+        host: &mut H,
+    ) -> Option<Outcome> {
+        let lane = key.hash().lane();
+        if let Mutation::Store { value, .. } = mutation {
+            self.make_room(lane, Store::cost_of(key, value.len()), now);
+        }
+        self.shards[lane].lock().mutate(key, mutation, now, host)
+    }
+
+    /// A shard evicts for itself; only when it is empty and the others are full, they have to.
+    fn make_room(&self, lane: usize, bytes: usize, now: Now) {
+        if !self.options.evict || self.budget.free() >= bytes {
+            return;
+        }
+        for step in 0..LANES {
+            let made = self.shards[(lane + step) % LANES].lock().make_room(bytes, now);
+            if made {
+                return;
+            }
+        }
+    }
+
+    fn flush_all<H: Host<W>>(&self, delay_s: i32, now: Now, host: &mut H) {
+        let at = (delay_s > 0).then(|| now.cluster.plus(delay_s as u64 * 1000));
+        let waiter = host.waiter();
+        let todo = self.group.lock().flush_all(at, waiter, now, host);
+        self.work_off(todo, now, host);
+    }
+
+    /// Does what the group wants done, and tells it what came of it, until it is content.
+    fn work_off<O: Outside<W>>(&self, todo: Vec<Todo>, now: Now, out: &mut O) {
+        let mut todo = VecDeque::from(todo);
+        while let Some(next) = todo.pop_front() {
+            match next {
+                Todo::TakeTime(cluster) => {
+                    let offset = cluster.0.wrapping_sub(now.local.0);
+                    self.offset_ms.store(offset, Ordering::Relaxed);
+                }
+                Todo::Install(view) => todo.extend(self.install(&view, now, out)),
+            }
+        }
+        self.serving.store(self.group.lock().is_serving(), Ordering::Release);
+    }
+
+    fn install<O: Outside<W>>(&self, view: &View, now: Now, out: &mut O) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        if !view.has_member(self.options.me.incarnation) {
+            self.serving.store(false, Ordering::Release);
+        }
+        for (lane, shard) in self.shards.iter().enumerate() {
+            let events = {
+                let mut shard = shard.lock();
+                shard.install(view, now, out);
+                shard.take_events()
+            };
+            todo.extend(self.lane_events(lane, events, now, out));
+        }
+        todo
+    }
+
+    fn tell_group<O: Outside<W>>(&self, lane: usize, events: Vec<Event>, now: Now, out: &mut O) {
+        if !events.is_empty() {
+            let todo = self.lane_events(lane, events, now, out);
+            self.work_off(todo, now, out);
+        }
+    }
+
+    fn lane_events<O: Outside<W>>(
+        &self,
+        lane: usize,
+        events: Vec<Event>,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        let mut group = self.group.lock();
+        events.into_iter().flat_map(|event| group.lane_event(lane, event, now, out)).collect()
+    }
+}
+
+/// Units of ten minutes since 2025-01-01: a group that starts from nothing begins above the
+/// epochs of its past lives, without having to remember them.
+fn first_epoch(wall_s: i64) -> Epoch {
+    const YEAR_2025_S: i64 = 1_735_689_600;
+    const EPOCHS: i64 = 1 << 22;
+    Epoch(((wall_s - YEAR_2025_S) / 600).clamp(1, EPOCHS) as u32)
+}
+
+#[cfg(test)]
+mod tests;

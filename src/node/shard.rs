@@ -1,0 +1,182 @@
+//! One sixteenth of the keys: a store and the lane that replicates it, under one lock.
+
+use bytes::Bytes;
+
+use super::Host;
+use super::decide::{self, Decided};
+use crate::key::{Key, KeyHash};
+use crate::record::{Change, Mutation, Outcome, Record};
+use crate::replication::message::LaneMessage;
+use crate::replication::{Decision, Event, Incarnation, Items, Lane, Outside, View, Violation};
+use crate::store::{Applied, Counts, Item, Store};
+use crate::time::Now;
+use crate::version::{Epoch, Version, Versions};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shard<W> {
+    store: Store,
+    lane: Lane<W>,
+    /// Where values are put together that no client has sent as a whole.
+    scratch: Vec<u8>,
+    item_max: usize,
+}
+
+impl<W> Shard<W> {
+    pub(super) fn new(lane: u8, me: Incarnation, seed: u64, store: Store, item_max: usize) -> Self {
+        Self { store, lane: Lane::new(lane, me, seed), scratch: Vec::new(), item_max }
+    }
+
+    pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        self.store.get(key, now)
+    }
+
+    /// `None`: the answer comes through the host's waiter.
+    pub(super) fn mutate<H: Host<W>>(
+        &mut self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        now: Now,
+        host: &mut H,
+    ) -> Option<Outcome> {
+        if self.lane.is_alone() {
+            let decided = decide::decide(
+                &mut self.store,
+                &mut self.scratch,
+                key,
+                mutation,
+                self.lane.versions(),
+                self.item_max,
+                now,
+            );
+            return Some(decided.outcome);
+        }
+        let waiter = host.waiter();
+        let (lane, mut items) = self.split(now);
+        lane.mutate(key, mutation, waiter, &mut items, host);
+        None
+    }
+
+    pub(super) fn receive<O: Outside<W>>(
+        &mut self,
+        from: Incarnation,
+        epoch: Epoch,
+        message: LaneMessage,
+        now: Now,
+        out: &mut O,
+    ) -> Result<(), Violation> {
+        let (lane, mut items) = self.split(now);
+        lane.receive(from, epoch, message, &mut items, out)
+    }
+
+    pub(super) fn install<O: Outside<W>>(&mut self, view: &View, now: Now, out: &mut O) {
+        let (lane, mut items) = self.split(now);
+        if let Err(Violation(rule)) = lane.install(view, &mut items, out) {
+            // An early message was wrong. Its sender's link shows it again with the next one.
+            tracing::warn!(rule, "peer message dropped");
+        }
+    }
+
+    pub(super) fn tick<O: Outside<W>>(&mut self, sweep_slots: usize, now: Now, out: &mut O) {
+        self.store.sweep(sweep_slots, now);
+        self.lane.tick(out);
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        self.lane.take_events()
+    }
+
+    pub(super) fn make_room(&mut self, bytes: usize, now: Now) -> bool {
+        self.store.make_room(bytes, now)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.store.counts()
+    }
+
+    /// Everything it holds, for comparing nodes.
+    pub(super) fn contents(&self, now: Now) -> Vec<Record<Bytes>> {
+        let mut records = Vec::new();
+        self.store.scan(0, now, |key, item| {
+            records.push(record_of(key, item));
+            true
+        });
+        records
+    }
+
+    fn split(&mut self, now: Now) -> (&mut Lane<W>, ShardItems<'_>) {
+        let items = ShardItems {
+            store: &mut self.store,
+            scratch: &mut self.scratch,
+            item_max: self.item_max,
+            now,
+        };
+        (&mut self.lane, items)
+    }
+}
+
+/// A shard's store as its lane sees it.
+struct ShardItems<'a> {
+    store: &'a mut Store,
+    scratch: &'a mut Vec<u8>,
+    item_max: usize,
+    now: Now,
+}
+
+impl Items for ShardItems<'_> {
+    fn decide(
+        &mut self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        versions: &mut Versions,
+    ) -> Decision {
+        let (store, scratch) = (&mut *self.store, &mut *self.scratch);
+        let Decided { outcome, record } =
+            decide::decide(store, scratch, key, mutation, versions, self.item_max, self.now);
+        let record = record.map(|record| record.map(|bytes| Bytes::copy_from_slice(bytes)));
+        Decision { outcome, record }
+    }
+
+    fn apply(&mut self, record: &Record<Bytes>) {
+        if self.store.apply(&record.map(|bytes| bytes.as_ref()), self.now) == Applied::NoMemory {
+            tracing::warn!(bytes = record.size(), "no memory for an item of another node");
+        }
+    }
+
+    fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {
+        self.store.peek(key, self.now).map(|item| record_of(key, item))
+    }
+
+    fn scan(
+        &mut self,
+        cursor: u32,
+        bytes: usize,
+        wanted: &dyn Fn(KeyHash) -> bool,
+    ) -> (Vec<Record<Bytes>>, Option<u32>) {
+        let (mut records, mut taken) = (Vec::new(), 0);
+        let next = self.store.scan(cursor, self.now, |key, item| {
+            if wanted(key.hash()) {
+                let record = record_of(key, item);
+                taken += record.size();
+                records.push(record);
+            }
+            taken < bytes
+        });
+        (records, next)
+    }
+
+    fn set_floor(&mut self, floor: Version) {
+        self.store.set_floor(floor);
+    }
+
+    fn wipe(&mut self) {
+        self.store.wipe();
+    }
+}
+
+fn record_of(key: Key<'_>, item: Item<'_>) -> Record<Bytes> {
+    let Item { version, cas, flags, deadline, value } = item;
+    let value = Bytes::copy_from_slice(value);
+    let change = Change::Put { cas, flags, deadline, value };
+    Record { key: Bytes::copy_from_slice(key.bytes()), version, change }
+}
