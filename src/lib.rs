@@ -7,6 +7,7 @@ pub mod node;
 pub mod protocol;
 pub mod record;
 pub mod replication;
+pub mod server;
 pub mod stats;
 pub mod store;
 pub mod time;

@@ -1,0 +1,160 @@
+//! One client connection: reads into the thread's buffer, lets the session work, writes once per
+//! batch.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
+
+use super::courier::{Courier, Waiter};
+use super::{Shared, buffers, clock};
+use crate::node::{Node, Session, Step};
+use crate::record::Outcome;
+
+/// A client's connection and what is left of its last read.
+struct Connection {
+    stream: TcpStream,
+    session: Session,
+    courier: Courier,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// Serves a connection to its end. Errors of its socket end it and nothing else.
+pub(super) async fn serve(stream: TcpStream, worker: usize, shared: Arc<Shared>) {
+    let mut connection = Connection {
+        stream,
+        session: Session::new(worker, shared.node.options().item_max),
+        courier: Courier::new(Arc::clone(&shared.links)),
+        input: Vec::new(),
+        output: Vec::new(),
+    };
+    let result = connection.run(worker, &shared).await;
+    connection.put_back();
+    shared.node.gauges().connections.give_back();
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection lost");
+    }
+}
+
+impl Connection {
+    async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<()> {
+        let counters = shared.node.counters(worker);
+        let mut wants = 1;
+        loop {
+            let read = self.fill(wants).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            counters.bytes_read.add(read as u64);
+            match self.work(worker, shared).await? {
+                Some(more) => wants = more,
+                None => return Ok(()),
+            }
+            if shared.is_stopping() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Executes all complete commands. Returns how long the input should get, or `None` at the end.
+    async fn work(&mut self, worker: usize, shared: &Shared) -> io::Result<Option<usize>> {
+        if self.output.capacity() == 0 {
+            self.output = buffers::take();
+        }
+        loop {
+            if !shared.node.is_serving() && !until_serving(shared).await {
+                return Ok(None);
+            }
+            let now = clock::now(&shared.node);
+            let (done, step) = self.session.advance(
+                &shared.node,
+                &self.input,
+                now,
+                &mut self.output,
+                &mut self.courier,
+            );
+            self.input.drain(..done);
+            self.write(worker, &shared.node).await?;
+            match step {
+                Step::Write => {}
+                Step::Wait => match self.outcome(shared).await {
+                    Some(outcome) => {
+                        self.session.resume(&shared.node, outcome, &mut self.output);
+                    }
+                    None => return Ok(None),
+                },
+                Step::Close => return Ok(None),
+                Step::Read(wants) => {
+                    self.put_back();
+                    return Ok(Some(wants));
+                }
+            }
+        }
+    }
+
+    /// Waits for input. Only while there is some to keep does the connection hold a buffer.
+    async fn fill(&mut self, wants: usize) -> io::Result<usize> {
+        let Self { stream, input, .. } = self;
+        poll_fn(|context| {
+            if input.capacity() == 0 {
+                *input = buffers::take();
+            }
+            input.reserve(wants.saturating_sub(input.len()));
+            let polled = pin!(stream.read_buf(input)).poll(context);
+            if matches!(polled, Poll::Pending) && input.is_empty() {
+                buffers::give(std::mem::take(input));
+            }
+            polled
+        })
+        .await
+    }
+
+    async fn write(&mut self, worker: usize, node: &Node<Waiter>) -> io::Result<()> {
+        if !self.output.is_empty() {
+            self.stream.write_all(&self.output).await?;
+            node.counters(worker).bytes_written.add(self.output.len() as u64);
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    /// `None`: the outcome is unknown, and only closing the connection says so.
+    async fn outcome(&mut self, shared: &Shared) -> Option<Outcome> {
+        let receiver = self.courier.take_waiting()?;
+        shared.waiting.try_take(u64::MAX);
+        let outcome = timeout(Duration::from_millis(shared.write_timeout_ms), receiver).await;
+        shared.waiting.give_back();
+        match outcome {
+            Ok(Ok(outcome)) => Some(outcome),
+            Ok(Err(_)) => {
+                tracing::warn!("write given up: this node left the group before it was confirmed");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(waited_ms = shared.write_timeout_ms, "write timed out");
+                None
+            }
+        }
+    }
+
+    fn put_back(&mut self) {
+        if self.input.is_empty() {
+            buffers::give(std::mem::take(&mut self.input));
+        }
+        buffers::give(std::mem::take(&mut self.output));
+    }
+}
+
+/// A node that is being filled again answers nothing from its own memory; its clients wait.
+async fn until_serving(shared: &Shared) -> bool {
+    let mut serving: watch::Receiver<bool> = shared.serving.clone();
+    let hold = Duration::from_millis(shared.hold_timeout_ms);
+    matches!(timeout(hold, serving.wait_for(|serving| *serving)).await, Ok(Ok(_)))
+}

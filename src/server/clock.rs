@@ -1,0 +1,27 @@
+//! The only place that reads the operating system's clocks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::node::Node;
+use crate::time::{Millis, Now};
+
+/// CLOCK_BOOTTIME, which goes on through a suspend and never jumps.
+pub(crate) fn local() -> Millis {
+    let time = clock_gettime(ClockId::Boottime);
+    Millis(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+}
+
+/// Seconds since 1970, as this host believes.
+pub(crate) fn wall_s() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_secs() as i64,
+        Err(before) => -(before.duration().as_secs() as i64),
+    }
+}
+
+/// The present instant, as this node sees it.
+pub(crate) fn now<W>(node: &Node<W>) -> Now {
+    node.now(local(), wall_s())
+}

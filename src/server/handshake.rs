@@ -1,0 +1,180 @@
+//! The first words on a connection between nodes: who are you, and do we belong together?
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+use super::PeerOptions;
+use super::courier::Waiter;
+use crate::node::Node;
+use crate::replication::Hello;
+use crate::replication::message::{self, Frame, Message, PROTOCOL};
+
+/// Both sides have to have said who they are by then.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+/// The longest frame before the peer is known.
+const HELLO_MAX: usize = 1024;
+/// What a frame may have around a largest item: the items before it in its chunk, and headers.
+const FRAME_BESIDE: usize = 1 << 20;
+
+/// What this node says of itself, and whom it expects.
+pub(super) struct Greeting {
+    cluster: Box<str>,
+    node: Arc<Node<Waiter>>,
+}
+
+/// Why two nodes do not get together.
+#[derive(Debug)]
+pub(super) enum NoLink {
+    Io(io::Error),
+    Slow,
+    NotAPeer(String),
+    Refused(Box<str>),
+}
+
+impl std::fmt::Display for NoLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Slow => write!(f, "no answer within {} ms", HANDSHAKE_MAX.as_millis()),
+            Self::NotAPeer(why) => write!(f, "{why}"),
+            Self::Refused(why) => write!(f, "refused by the peer: {why}"),
+        }
+    }
+}
+
+impl From<io::Error> for NoLink {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Greeting {
+    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
+        Self { cluster: peers.cluster.clone(), node }
+    }
+
+    pub(super) fn node(&self) -> &Node<Waiter> {
+        &self.node
+    }
+
+    /// The longest frame that a peer may send.
+    pub(super) fn frame_max(&self) -> usize {
+        self.node.options().item_max + FRAME_BESIDE
+    }
+
+    fn hello(&self) -> Hello {
+        let options = self.node.options();
+        Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            cluster: self.cluster.clone(),
+            name: options.me.name.clone(),
+            incarnation: options.me.incarnation,
+            item_max: options.item_max as u64,
+            epoch: self.node.member_epoch(),
+        }
+    }
+
+    /// The configured peer that has said this, or why it does not belong here.
+    fn check(&self, hello: &Hello) -> Result<usize, String> {
+        let options = self.node.options();
+        if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
+            let (min, max) = (hello.protocol_min, hello.protocol_max);
+            return Err(format!("it speaks protocol {min} to {max}, this node {PROTOCOL}"));
+        }
+        if hello.cluster != self.cluster {
+            return Err(format!("it is of cluster {:?}, not {:?}", hello.cluster, self.cluster));
+        }
+        if hello.item_max != options.item_max as u64 {
+            let (its, ours) = (hello.item_max, options.item_max);
+            return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
+        }
+        options
+            .peers
+            .iter()
+            .position(|name| *name == hello.name)
+            .ok_or_else(|| format!("its name {:?} is not in --peers", hello.name))
+    }
+}
+
+/// Dials a peer and introduces this node.
+pub(super) async fn dial(
+    address: SocketAddr,
+    peer: usize,
+    greeting: &Greeting,
+) -> Result<(TcpStream, Hello), NoLink> {
+    let talk = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        say(&mut stream, &Message::Hello(greeting.hello())).await?;
+        match listen(&mut stream).await? {
+            Message::HelloOk(hello) => match greeting.check(&hello) {
+                Ok(found) if found == peer => Ok((stream, hello)),
+                Ok(_) => Err(NoLink::NotAPeer(format!("{:?} answers at its address", hello.name))),
+                Err(why) => Err(NoLink::NotAPeer(why)),
+            },
+            Message::Refuse(why) => Err(NoLink::Refused(why)),
+            _ => Err(NoLink::NotAPeer("it does not introduce itself".into())),
+        }
+    };
+    timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
+}
+
+/// Answers a node that has dialed; returns which peer it is.
+pub(super) async fn answer(
+    stream: &mut TcpStream,
+    greeting: &Greeting,
+) -> Result<(usize, Hello), NoLink> {
+    let talk = async {
+        let Message::Hello(hello) = listen(stream).await? else {
+            return Err(NoLink::NotAPeer("it does not introduce itself".into()));
+        };
+        match greeting.check(&hello) {
+            Ok(peer) => {
+                say(stream, &Message::HelloOk(greeting.hello())).await?;
+                Ok((peer, hello))
+            }
+            Err(why) => {
+                say(stream, &Message::Refuse(why.clone().into())).await?;
+                Err(NoLink::NotAPeer(why))
+            }
+        }
+    };
+    timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
+}
+
+async fn say(stream: &mut TcpStream, message: &Message) -> io::Result<()> {
+    let mut frame = Vec::new();
+    message::encode(message, &mut frame);
+    stream.write_all(&frame).await
+}
+
+/// Reads one frame, and not a byte of what follows it.
+async fn listen(stream: &mut TcpStream) -> Result<Message, NoLink> {
+    let mut input = Vec::with_capacity(HELLO_MAX);
+    loop {
+        match message::decode(&input, HELLO_MAX) {
+            Ok(Frame::Message(_, message)) => return Ok(message),
+            Ok(Frame::Skip(_)) => input.clear(),
+            Ok(Frame::Incomplete) => {
+                let missing = missing_of(&input);
+                let start = input.len();
+                input.resize(start + missing, 0);
+                stream.read_exact(&mut input[start..]).await?;
+            }
+            Err(bad) => return Err(NoLink::NotAPeer(bad.to_string())),
+        }
+    }
+}
+
+fn missing_of(input: &[u8]) -> usize {
+    match input.first_chunk::<4>() {
+        None => message::HEADER - input.len(),
+        Some(length) => 4 + u32::from_le_bytes(*length) as usize - input.len(),
+    }
+}
