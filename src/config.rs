@@ -84,6 +84,12 @@ pub(crate) enum Verbosity {
     Everything,
 }
 
+/// The other nodes.
+struct Group {
+    names: Vec<Box<str>>,
+    options: server::PeerOptions,
+}
+
 /// At most this many nodes hold full copies of each other.
 const NODES_MAX: usize = 7;
 /// memcached's `-I` default, in bytes.
@@ -146,7 +152,7 @@ impl Flags {
             .ok_or_else(|| format!("-m {}: expected at least 2 megabytes", self.memory_mb))?;
         let group = self.group()?;
         let (names, peers) = match group {
-            Some((names, options)) => (names, Some(options)),
+            Some(Group { names, options }) => (names, Some(options)),
             None => (Vec::new(), None),
         };
         let me = self.node_name.clone().unwrap_or_else(|| "single".into());
@@ -192,7 +198,7 @@ impl Flags {
         resolved.next().ok_or_else(wrong)
     }
 
-    fn group(&self) -> Result<Option<(Vec<Box<str>>, server::PeerOptions)>, String> {
+    fn group(&self) -> Result<Option<Group>, String> {
         let Some(list) = &self.peers else {
             return match (&self.cluster, &self.peer_listen) {
                 (None, None) => Ok(None),
@@ -232,7 +238,7 @@ impl Flags {
             addresses,
             suspect_ms: SUSPECT_MS,
         };
-        Ok(Some((names, options)))
+        Ok(Some(Group { names, options }))
     }
 }
 

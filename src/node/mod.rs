@@ -14,13 +14,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
 pub use session::{Session, Step};
 
 use crate::key::{Key, LANES};
-use crate::record::{Mutation, Outcome};
+use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
     Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
 };
@@ -149,6 +150,14 @@ impl<W> Node<W> {
     /// The epoch to tell a peer in Hello.
     pub fn member_epoch(&self) -> Epoch {
         self.group.lock().member_epoch()
+    }
+
+    /// Every live item, by key: for comparing the copies of a group.
+    pub fn contents(&self, now: Now) -> Vec<Record<Bytes>> {
+        let shards = self.shards.iter().flat_map(|shard| shard.lock().contents(now));
+        let mut records: Vec<_> = shards.collect();
+        records.sort_by(|one, other| one.key.cmp(&other.key));
+        records
     }
 
     /// A link to a peer works in both directions.

@@ -55,7 +55,13 @@ impl Session {
                 return (done, Step::Write);
             }
             match self.parser.next(&input[done..]) {
-                Parsed::Incomplete { used, wants } => return (done + used, Step::Read(wants)),
+                Parsed::Incomplete { used, wants } => {
+                    done += used;
+                    // What was swallowed may be followed by more that is here already.
+                    if used == 0 || done == input.len() {
+                        return (done, Step::Read(wants));
+                    }
+                }
                 Parsed::Close { error } => {
                     out.extend_from_slice(error);
                     return (input.len(), Step::Close);

@@ -18,6 +18,9 @@ use crate::version::{Epoch, Version};
 /// Epochs are dealt out by rank, so that two deciders never give the same one.
 const RANKS: u32 = 8;
 
+/// How long two members may fail to reach each other before one of them is left out.
+const TORN_WAIT_MS: u64 = 500;
+
 /// Who this node is, and whom it may meet.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
@@ -49,6 +52,11 @@ pub struct Group<W> {
     view: View,
     /// The highest epoch heard of, also from other groups.
     epoch_seen: Epoch,
+    /// The view whose data this node holds: the newest in which one of its lanes has worked, or
+    /// in which it is being filled.
+    basis: Epoch,
+    /// Another view with the same predecessor is about; this one has to be raised above it.
+    contested: bool,
     /// Since when this node is a member; lanes that work in an older view don't count.
     member_since: Option<Epoch>,
     active: [Epoch; LANES],
@@ -57,6 +65,8 @@ pub struct Group<W> {
     counted: BTreeMap<Incarnation, u32>,
     /// Which member has filled which learner, in the present epoch.
     synced: BTreeSet<(Incarnation, Incarnation)>,
+    /// Since when two members that are linked here say that they can't reach each other.
+    torn_since: Option<Millis>,
     /// Since when no member could be reached.
     alone_since: Option<Millis>,
     flushes: Vec<Flush<W>>,
@@ -94,11 +104,14 @@ impl<W> Group<W> {
             links: BTreeMap::new(),
             view: View::default(),
             epoch_seen: options.first_epoch,
+            basis: Epoch(0),
+            contested: false,
             member_since: None,
             active: [Epoch(0); LANES],
             settled: [Epoch(0); LANES],
             counted: BTreeMap::new(),
             synced: BTreeSet::new(),
+            torn_since: None,
             alone_since: None,
             flushes: Vec::new(),
             flushes_asked: 0,
@@ -195,7 +208,10 @@ impl<W> Group<W> {
         out: &mut O,
     ) -> Vec<Todo> {
         match event {
-            Event::Active(epoch) => self.active[lane] = epoch,
+            Event::Active(epoch) => {
+                self.active[lane] = epoch;
+                self.basis = self.basis.max(epoch);
+            }
             Event::Settled(epoch) => {
                 self.settled[lane] = epoch;
                 self.answer_flushes(out);
@@ -221,18 +237,16 @@ impl<W> Group<W> {
         out: &mut O,
     ) -> Vec<Todo> {
         self.flushes_asked += 1;
-        let request = FlushAll { id: self.flushes_asked, at };
-        self.ask_flush(&request, out);
+        let request = FlushAll { id: self.flushes_asked, epoch: self.view.epoch, at };
+        self.ask_flush(request.clone(), out);
         self.flushes.push(Flush { request, done_in: None, waiter });
         self.review(now, out)
     }
 
-    fn ask_flush<O: Outside<W>>(&mut self, request: &FlushAll, out: &mut O) {
+    fn ask_flush<O: Outside<W>>(&mut self, request: FlushAll, out: &mut O) {
         match self.decider() {
-            Some(decider) if decider == self.me() => {
-                self.flush_queue.push((decider, request.clone()));
-            }
-            Some(decider) => out.send(decider, Message::FlushAll(request.clone())),
+            Some(decider) if decider == self.me() => self.flush_queue.push((decider, request)),
+            Some(decider) => out.send(decider, Message::FlushAll(request)),
             // Asked again with the next view.
             None => {}
         }
@@ -279,21 +293,46 @@ impl<W> Group<W> {
         if view.epoch <= self.view.epoch {
             return Vec::new();
         }
+        if !self.may_follow(&view) {
+            // Two deciders went on from the same view, and this node has worked in the other one.
+            self.epoch_seen = self.epoch_seen.max(view.epoch);
+            self.contested = true;
+            return self.review(now, out);
+        }
         let mut todo = Vec::new();
         if !self.is_member() {
             todo.push(Todo::TakeTime(cluster));
         }
         todo.extend(self.adopt(view, out));
+        // Passed on: the decider may have died before it had told everybody, and whoever decides
+        // next has to know.
+        let others = self.links.keys().copied().filter(|&peer| peer != from);
+        others.for_each(|peer| self.announce(peer, now, out));
         todo.extend(self.review(now, out));
         todo
     }
 
+    /// Whether this node may go on in that view. As a member only with data that the view builds
+    /// on; as a learner always, because it is filled anew.
+    ///
+    /// A decider that dies while it tells its view leaves two views with one predecessor. In at
+    /// most one of them anything can have been committed, as all members have to take part; and
+    /// whoever has worked in that one keeps the others from leaving it behind.
+    fn may_follow(&self, view: &View) -> bool {
+        !view.has_member(self.me())
+            || self.basis == Epoch(0)
+            || (view.is_founding() && !self.is_member())
+            || view.lineage.contains(&self.basis)
+    }
+
     fn adopt<O: Outside<W>>(&mut self, view: View, out: &mut O) -> Vec<Todo> {
         self.epoch_seen = self.epoch_seen.max(view.epoch);
+        self.contested = false;
         self.counted.clear();
         self.synced.clear();
         if !view.has_member(self.me()) {
             self.member_since = None;
+            self.basis = view.epoch;
             // Whoever waits for a flush here can't be told: the connection is closed.
             self.flushes.clear();
         } else if self.member_since.is_none() || view.generation != self.view.generation {
@@ -302,19 +341,18 @@ impl<W> Group<W> {
         self.view = view.clone();
         let answered = self.view.answers;
         for flush in &mut self.flushes {
+            // A view that was passed over has flushed nothing.
+            flush.done_in.take_if(|epoch| !view.lineage.contains(epoch));
             if answered == Some((self.options.me.incarnation, flush.request.id)) {
-                flush.done_in = Some(self.view.epoch);
+                flush.done_in = Some(view.epoch);
             }
         }
-        self.flush_queue.retain(|(origin, request)| answered != Some((*origin, request.id)));
-        let unanswered: Vec<_> = self
-            .flushes
-            .iter()
-            .filter(|flush| flush.done_in.is_none())
-            .map(|flush| flush.request.clone())
-            .collect();
-        self.flush_queue.retain(|(origin, _)| *origin != self.options.me.incarnation);
-        unanswered.iter().for_each(|request| self.ask_flush(request, out));
+        self.flush_queue.retain(|(_, request)| request.epoch >= view.epoch);
+        let unanswered = self.flushes.iter().filter(|flush| flush.done_in.is_none());
+        let again = unanswered.map(|flush| FlushAll { epoch: view.epoch, ..flush.request.clone() });
+        for request in again.collect::<Vec<_>>() {
+            self.ask_flush(request, out);
+        }
         vec![Todo::Install(view)]
     }
 
@@ -336,22 +374,19 @@ impl<W> Group<W> {
         if self.decider() != Some(self.me()) {
             return None;
         }
-        let present = self.present();
-        if present.members != self.view.members || present.learners != self.view.learners {
+        let present = self.present(now);
+        let differs =
+            present.members != self.view.members || present.learners != self.view.learners;
+        if differs || self.contested {
             return Some(present);
         }
         self.admission().or_else(|| self.flushing(now))
     }
 
     /// The present view without those whose links are down, and with whoever is new as a learner.
-    fn present(&self) -> View {
-        let mut next = View { epoch: self.next_epoch(), answers: None, ..self.view.clone() };
-        let mut kept = vec![self.me()];
-        for member in self.view.others(self.me()) {
-            if kept.iter().all(|&other| self.are_linked(member, other).unwrap_or(true)) {
-                kept.push(member);
-            }
-        }
+    fn present(&mut self, now: Now) -> View {
+        let mut next = self.view.successor(self.next_epoch());
+        let kept = self.kept(now);
         let meets_all = |node: Incarnation, if_unknown: bool| {
             kept.iter().all(|&member| self.are_linked(node, member).unwrap_or(if_unknown))
         };
@@ -368,6 +403,30 @@ impl<W> Group<W> {
         );
         next.learners.sort();
         next
+    }
+
+    /// The members that go on: those linked here, and, if some of them can't reach each other for
+    /// a while, the largest set by name of which all can.
+    ///
+    /// For a while, because the others may notice a crash before this node does: whoever reports a
+    /// torn link first must not be taken for the one that died.
+    fn kept(&mut self, now: Now) -> Vec<Incarnation> {
+        let (mut linked, mut meeting) = (vec![self.me()], vec![self.me()]);
+        for member in self.view.others(self.me()) {
+            if self.links.contains_key(&member) {
+                linked.push(member);
+                let meets = |&other: &Incarnation| self.are_linked(member, other) != Some(false);
+                if meeting.iter().all(meets) {
+                    meeting.push(member);
+                }
+            }
+        }
+        if linked == meeting {
+            self.torn_since = None;
+            return linked;
+        }
+        let since = *self.torn_since.get_or_insert(now.local);
+        if now.local.since(since) < TORN_WAIT_MS { linked } else { meeting }
     }
 
     /// Whether both say that they are linked; `None` while one of them has not said anything.
@@ -396,7 +455,7 @@ impl<W> Group<W> {
             members.all(|member| self.synced.contains(&(member.incarnation, learner.incarnation)))
         };
         let learner = self.view.learners.iter().find(is_filled)?.clone();
-        let mut next = View { epoch: self.next_epoch(), answers: None, ..self.view.clone() };
+        let mut next = self.view.successor(self.next_epoch());
         next.learners.retain(|other| *other != learner);
         next.members.push(learner);
         next.members.sort();
@@ -406,11 +465,13 @@ impl<W> Group<W> {
     fn flushing(&mut self, now: Now) -> Option<View> {
         let epoch = self.next_epoch();
         let due = self.view.flush_at.is_some_and(|at| at <= now.cluster);
-        if !due && self.flush_queue.is_empty() {
+        let asked_now = |(_, request): &(Incarnation, FlushAll)| request.epoch == self.view.epoch;
+        let asked = self.flush_queue.iter().position(asked_now).filter(|_| !due);
+        if !due && asked.is_none() {
             return None;
         }
-        let mut next = View { epoch, answers: None, ..self.view.clone() };
-        let request = (!due).then(|| self.flush_queue.remove(0));
+        let mut next = self.view.successor(epoch);
+        let request = asked.map(|at| self.flush_queue.remove(at));
         next.answers = request.as_ref().map(|(origin, request)| (*origin, request.id));
         // A later flush_all replaces one that was still to come, as in memcached.
         next.flush_at = request.and_then(|(_, request)| request.at);

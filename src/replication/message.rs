@@ -95,6 +95,9 @@ pub struct Synced {
 pub struct FlushAll {
     /// The sender's number for this request.
     pub id: u64,
+    /// Only the decider of this very view may carry it out: the sender asks anew in the next one,
+    /// and a request that comes late must not flush a second time.
+    pub epoch: Epoch,
     /// When, in cluster time; at once without it.
     pub at: Option<Millis>,
 }

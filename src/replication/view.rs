@@ -26,6 +26,8 @@ pub struct Member {
 pub struct View {
     /// Higher than that of every earlier view.
     pub epoch: Epoch,
+    /// The epochs of the views it follows from, the latest first, as far as kept.
+    pub lineage: Vec<Epoch>,
     /// The epoch in which the group was founded; data of another generation is worth nothing.
     pub generation: Epoch,
     /// Those that hold everything, by name.
@@ -40,7 +42,20 @@ pub struct View {
     pub answers: Option<(Incarnation, u64)>,
 }
 
+/// Views that a view remembers it follows from: nobody misses more without being filled anew.
+const LINEAGE_MAX: usize = 16;
+
 impl View {
+    /// The view to follow this one; the caller changes what is different.
+    pub(super) fn successor(&self, epoch: Epoch) -> Self {
+        let lineage = [self.epoch].into_iter().chain(self.lineage.iter().copied());
+        Self { epoch, lineage: lineage.take(LINEAGE_MAX).collect(), answers: None, ..self.clone() }
+    }
+
+    /// Whether it starts a group from nothing.
+    pub(super) fn is_founding(&self) -> bool {
+        self.generation == self.epoch
+    }
     /// Whether this life is a member.
     pub fn has_member(&self, incarnation: Incarnation) -> bool {
         self.members.iter().any(|member| member.incarnation == incarnation)

@@ -33,6 +33,8 @@ const BACKLOG: u32 = 64;
 const REDIAL: Duration = Duration::from_millis(100);
 /// Batches of messages that may wait for the switchboard, per process.
 const EVENTS_MAX: usize = 256;
+/// Messages of one peer that may wait for its link to be up here too.
+const EARLY_MAX: usize = 1000;
 /// Bytes of queued messages that go into one write.
 const BATCH_BYTES: usize = 128 << 10;
 
@@ -132,6 +134,8 @@ struct Peer {
     dialed: Option<Hello>,
     accepted: Option<(Hello, Reader)>,
     up: Option<Incarnation>,
+    /// Heard while only the peer knew that the link is up.
+    early: Vec<Message>,
 }
 
 impl Switchboard {
@@ -186,45 +190,70 @@ impl Switchboard {
     fn pass_on(&mut self, peer: usize, life: Incarnation, messages: Vec<Message>) {
         for message in messages {
             if self.peers[peer].up != Some(life) {
-                return;
+                self.keep(peer, life, message);
+                continue;
             }
             let now = clock::now(&self.node);
             if let Err(violation) = self.node.receive(life, message, now, &mut self.courier) {
-                let name = &self.node.options().peers[peer];
-                tracing::error!(peer = %name, rule = violation.0, "link dropped: protocol violation");
-                if let Some((_, reader)) = self.peers[peer].accepted.take() {
-                    reader.task.abort();
-                }
-                self.update(peer);
+                return self.drop_link(peer, violation.0);
             }
         }
     }
 
+    /// The side that dialed last learns a moment later that the link is up.
+    fn keep(&mut self, peer: usize, life: Incarnation, message: Message) {
+        let slot = &mut self.peers[peer];
+        if slot.accepted.as_ref().is_none_or(|(hello, _)| hello.incarnation != life) {
+            return;
+        }
+        if matches!(message, Message::Beat(_)) {
+            return;
+        }
+        slot.early.push(message);
+        if slot.early.len() > EARLY_MAX {
+            self.drop_link(peer, "too much said before the link was up");
+        }
+    }
+
+    fn drop_link(&mut self, peer: usize, rule: &'static str) {
+        tracing::error!(peer = %self.node.options().peers[peer], rule, "link dropped");
+        if let Some((_, reader)) = self.peers[peer].accepted.take() {
+            reader.task.abort();
+        }
+        self.update(peer);
+    }
+
     /// Compares what both directions say with what the node knows.
     fn update(&mut self, peer: usize) {
-        let Peer { dialed, accepted, up } = &self.peers[peer];
+        let Peer { dialed, accepted, up, .. } = &self.peers[peer];
+        let up = *up;
         let both = match (dialed, accepted) {
             (Some(dialed), Some((accepted, _))) if dialed.incarnation == accepted.incarnation => {
                 Some((dialed.incarnation, dialed.epoch.max(accepted.epoch)))
             }
             _ => None,
         };
-        if both.map(|(life, _)| life) == *up {
+        if both.map(|(life, _)| life) == up {
             return;
         }
-        self.take_down(peer);
         let Some((life, epoch)) = both else {
-            return;
+            return self.take_down(peer);
         };
+        if up.is_some() {
+            self.take_down(peer);
+        }
         let name = self.node.options().peers[peer].clone();
         tracing::info!(peer = %name, "link up");
         self.peers[peer].up = Some(life);
         self.links.connect(peer, Some(life));
         let member = Member { name, incarnation: life };
         self.node.link_up(&member, epoch, clock::now(&self.node), &mut self.courier);
+        let early = std::mem::take(&mut self.peers[peer].early);
+        self.pass_on(peer, life, early);
     }
 
     fn take_down(&mut self, peer: usize) {
+        self.peers[peer].early.clear();
         if let Some(life) = self.peers[peer].up.take() {
             tracing::warn!(peer = %self.node.options().peers[peer], "link down");
             self.links.connect(peer, None);

@@ -1,1 +1,385 @@
-//! The lane through its messages.
+//! Lanes of several nodes, wired by hand: what one says the test delivers, or loses.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::record::{Change as KeyChange, Direction, Outcome, Record, StoreMode};
+use crate::replication::{Decision, Member};
+use crate::time::Deadline;
+use crate::version::Version;
+
+const KEY: &[u8] = b"session";
+
+/// Items without a store: enough of memcached to count and to set.
+#[derive(Default)]
+struct Map(BTreeMap<Bytes, (Version, Bytes)>);
+
+impl Items for Map {
+    fn decide(
+        &mut self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        versions: &mut Versions,
+    ) -> Decision {
+        let key = Bytes::copy_from_slice(key.bytes());
+        let current = self.0.get(&key);
+        let version = versions.next(current.map(|(version, _)| *version));
+        let (value, outcome) = match mutation {
+            Mutation::Store { value, .. } => (Bytes::copy_from_slice(value), Outcome::Stored),
+            Mutation::Count { delta, .. } => {
+                let text = current.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+                let sum = text.map_or(0, |text| text.parse().unwrap()) + delta;
+                (sum.to_string().into(), Outcome::Number(sum))
+            }
+            _ => {
+                let outcome = if current.is_some() { Outcome::Deleted } else { Outcome::NotFound };
+                let change = KeyChange::Delete;
+                let record =
+                    current.is_some().then(|| Record { key: key.clone(), version, change });
+                self.0.remove(&key);
+                return Decision { outcome, record };
+            }
+        };
+        self.0.insert(key.clone(), (version, value.clone()));
+        let change =
+            KeyChange::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+        Decision { outcome, record: Some(Record { key, version, change }) }
+    }
+
+    fn apply(&mut self, record: &Record<Bytes>) {
+        if self.0.get(&record.key).is_some_and(|(version, _)| *version >= record.version) {
+            return;
+        }
+        match &record.change {
+            KeyChange::Put { value, .. } => {
+                self.0.insert(record.key.clone(), (record.version, value.clone()));
+            }
+            _ => {
+                self.0.remove(&record.key);
+            }
+        }
+    }
+
+    fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {
+        let (version, value) = self.0.get(key.bytes())?.clone();
+        let change =
+            KeyChange::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+        Some(Record { key: Bytes::copy_from_slice(key.bytes()), version, change })
+    }
+
+    fn scan(
+        &mut self,
+        _: u32,
+        _: usize,
+        wanted: &dyn Fn(KeyHash) -> bool,
+    ) -> (Vec<Record<Bytes>>, Option<u32>) {
+        let keys: Vec<Bytes> = self.0.keys().cloned().collect();
+        let wanted = keys.iter().filter_map(|key| Key::new(key)).filter(|key| wanted(key.hash()));
+        (wanted.filter_map(|key| self.current(key)).collect(), None)
+    }
+
+    fn set_floor(&mut self, _: Version) {}
+
+    fn wipe(&mut self) {
+        self.0.clear();
+    }
+}
+
+type Letter = (Incarnation, Epoch, LaneMessage);
+
+#[derive(Default)]
+struct Post {
+    sent: Vec<(Incarnation, Message)>,
+    answers: Vec<(u32, Outcome)>,
+}
+
+impl Outside<u32> for Post {
+    fn send(&mut self, to: Incarnation, message: Message) {
+        self.sent.push((to, message));
+    }
+
+    fn answer(&mut self, waiter: u32, outcome: Outcome) {
+        self.answers.push((waiter, outcome));
+    }
+}
+
+/// Some nodes, and what is on its way between them.
+#[derive(Default)]
+struct Wire {
+    lanes: BTreeMap<Incarnation, (Lane<u32>, Map)>,
+    on_the_way: BTreeMap<(Incarnation, Incarnation), VecDeque<(Epoch, LaneMessage)>>,
+    answers: Vec<(u32, Outcome)>,
+}
+
+fn life(n: u64) -> Incarnation {
+    Incarnation(n)
+}
+
+fn view(epoch: u32, members: &[u64], learners: &[u64]) -> View {
+    let list = |lives: &[u64]| {
+        lives
+            .iter()
+            .map(|&n| Member { name: format!("n{n}").into(), incarnation: life(n) })
+            .collect()
+    };
+    View {
+        epoch: Epoch(epoch),
+        generation: Epoch(1),
+        members: list(members),
+        learners: list(learners),
+        ..View::default()
+    }
+}
+
+impl Wire {
+    fn new(nodes: &[u64]) -> Self {
+        let mut wire = Self::default();
+        for &n in nodes {
+            wire.lanes.insert(life(n), (Lane::new(0, life(n), n), Map::default()));
+        }
+        wire
+    }
+
+    fn with(&mut self, n: u64, act: impl FnOnce(&mut Lane<u32>, &mut Map, &mut Post)) {
+        let mut post = Post::default();
+        let (lane, items) = self.lanes.get_mut(&life(n)).unwrap();
+        act(lane, items, &mut post);
+        self.answers.extend(post.answers);
+        for (to, message) in post.sent {
+            let Message::Lane(_, epoch, message) = message else { panic!("{message:?}") };
+            self.on_the_way.entry((life(n), to)).or_default().push_back((epoch, message));
+        }
+    }
+
+    fn install(&mut self, view: &View) {
+        let nodes: Vec<u64> = self.lanes.keys().map(|life| life.0).collect();
+        for n in nodes {
+            self.with(n, |lane, items, post| lane.install(view, items, post).unwrap());
+        }
+    }
+
+    fn mutate(&mut self, n: u64, waiter: u32, mutation: Mutation<&[u8]>) {
+        let key = Key::new(KEY).unwrap();
+        self.with(n, |lane, items, post| lane.mutate(key, &mutation, waiter, items, post));
+    }
+
+    /// Delivers the oldest message between two nodes.
+    fn deliver(&mut self, from: u64, to: u64) -> bool {
+        let queue = self.on_the_way.entry((life(from), life(to))).or_default();
+        let Some((epoch, message)) = queue.pop_front() else {
+            return false;
+        };
+        if self.lanes.contains_key(&life(to)) {
+            self.with(to, |lane, items, post| {
+                lane.receive(life(from), epoch, message, items, post).unwrap();
+            });
+        }
+        true
+    }
+
+    /// Delivers everything until nobody speaks any more.
+    fn settle(&mut self) {
+        while let Some((from, to)) =
+            self.on_the_way.iter().find(|(_, queue)| !queue.is_empty()).map(|(&pair, _)| pair)
+        {
+            self.deliver(from.0, to.0);
+        }
+    }
+
+    fn kill(&mut self, n: u64) {
+        self.lanes.remove(&life(n));
+        self.on_the_way.retain(|(from, _), _| *from != life(n));
+    }
+
+    fn value(&self, n: u64) -> Option<&[u8]> {
+        self.lanes[&life(n)].1.0.get(KEY).map(|(_, value)| value.as_ref())
+    }
+}
+
+/// The owner of the test's key among these nodes.
+fn owner(nodes: &[u64]) -> u64 {
+    let owners = Owners::of(&view(1, nodes, &[]));
+    owners.owner(Key::new(KEY).unwrap().hash()).unwrap().0
+}
+
+fn set(value: &[u8]) -> Mutation<&[u8]> {
+    Mutation::Store { mode: StoreMode::Set, flags: 0, deadline: Deadline::NEVER, value }
+}
+
+fn incr() -> Mutation<&'static [u8]> {
+    Mutation::Count { direction: Direction::Up, delta: 1 }
+}
+
+fn others(of: u64) -> [u64; 2] {
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|&n| n != of).collect();
+    [others[0], others[1]]
+}
+
+#[test]
+fn a_write_is_answered_when_all_members_have_applied_it() {
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    let owner = owner(&[1, 2, 3]);
+    let [near, far] = others(owner);
+    wire.mutate(owner, 7, set(b"v"));
+    wire.deliver(owner, near);
+    wire.deliver(near, owner);
+    assert!(wire.answers.is_empty(), "one of three does not have it");
+    wire.deliver(owner, far);
+    wire.deliver(far, owner);
+    assert_eq!(wire.answers, [(7, Outcome::Stored)]);
+    assert!([1, 2, 3].iter().all(|&n| wire.value(n) == Some(b"v")));
+}
+
+#[test]
+fn a_forwarded_write_is_answered_where_it_came_in() {
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    let [origin, _] = others(owner(&[1, 2, 3]));
+    wire.mutate(origin, 8, set(b"v"));
+    wire.settle();
+    assert_eq!(wire.answers, [(8, Outcome::Stored)]);
+}
+
+#[test]
+fn an_answer_without_a_record_waits_for_what_it_rests_on() {
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    let owner = owner(&[1, 2, 3]);
+    wire.mutate(owner, 1, set(b"v"));
+    wire.mutate(owner, 2, Mutation::Delete);
+    wire.mutate(owner, 3, Mutation::Delete);
+    assert!(wire.answers.is_empty());
+    wire.settle();
+    let expected = [(1, Outcome::Stored), (2, Outcome::Deleted), (3, Outcome::NotFound)];
+    assert_eq!(wire.answers, expected);
+}
+
+#[test]
+fn an_incr_whose_owner_dies_before_it_reports_counts_once() {
+    let owner = owner(&[1, 2, 3]);
+    let [origin, other] = others(owner);
+    // However far the owner got: with the request, with one member, with both.
+    for reached in [&[][..], &[origin], &[other], &[origin, other]] {
+        let mut wire = Wire::new(&[1, 2, 3]);
+        wire.install(&view(1, &[1, 2, 3], &[]));
+        wire.settle();
+        wire.mutate(origin, 1, incr());
+        wire.deliver(origin, owner);
+        for &member in reached {
+            wire.deliver(owner, member);
+        }
+        wire.kill(owner);
+        let mut rest = [origin, other];
+        rest.sort_unstable();
+        wire.install(&view(2, &rest, &[]));
+        wire.settle();
+        assert_eq!(wire.answers, [(1, Outcome::Number(1))], "reached {reached:?}");
+        assert_eq!(wire.value(origin), Some(&b"1"[..]));
+        assert_eq!(wire.value(other), Some(&b"1"[..]));
+    }
+}
+
+#[test]
+fn what_one_survivor_has_all_have() {
+    let owner = owner(&[1, 2, 3]);
+    let [near, far] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, set(b"old"));
+    wire.settle();
+    wire.mutate(owner, 2, set(b"new"));
+    wire.deliver(owner, near);
+    wire.kill(owner);
+    let mut rest = [near, far];
+    rest.sort_unstable();
+    wire.install(&view(2, &rest, &[]));
+    wire.settle();
+    assert_eq!(wire.value(far), Some(&b"new"[..]));
+}
+
+#[test]
+fn no_chunk_overtakes_a_delete() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, set(b"v"));
+    wire.settle();
+    wire.lanes.insert(life(9), (Lane::new(0, life(9), 9), Map::default()));
+    wire.install(&view(2, &[1, 2], &[9]));
+    // The chunk with the item is on its way when the item is deleted.
+    while wire.deliver(owner, other) || wire.deliver(other, owner) {}
+    wire.mutate(owner, 2, Mutation::Delete);
+    wire.settle();
+    assert_eq!(wire.value(9), None);
+    let counted = Event::Counted(Epoch(2), life(9));
+    assert!(wire.lanes.get_mut(&life(owner)).unwrap().0.take_events().contains(&counted));
+}
+
+#[test]
+fn a_counted_learner_is_waited_for() {
+    let mut wire = Wire::new(&[1, 9]);
+    wire.install(&view(1, &[1], &[9]));
+    wire.settle();
+    wire.mutate(1, 5, set(b"v"));
+    assert!(wire.answers.is_empty(), "it may become a member at any moment");
+    wire.settle();
+    assert_eq!(wire.answers, [(5, Outcome::Stored)]);
+}
+
+#[test]
+fn messages_of_another_epoch_are_dropped_or_kept_for_their_time() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    // The owner works in view 2 already, the other member does not know of it yet.
+    let next = view(2, &[1, 2], &[]);
+    wire.with(owner, |lane, items, post| lane.install(&next, items, post).unwrap());
+    wire.mutate(owner, 1, set(b"v"));
+    wire.settle();
+    assert_eq!(wire.value(other), None);
+    wire.with(other, |lane, items, post| lane.install(&next, items, post).unwrap());
+    wire.settle();
+    assert_eq!(wire.value(other), Some(&b"v"[..]));
+    assert_eq!(wire.answers, [(1, Outcome::Stored)]);
+}
+
+#[test]
+fn a_gap_and_a_false_ack_break_the_link() {
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    let change = KeyChange::Delete;
+    let version = Versions::new(Epoch(1), 1).next(None);
+    let record = Record { key: Bytes::from_static(KEY), version, change };
+    let gap = Apply { position: 2, committed: 0, record, answered: None };
+    let wrong: [Letter; 3] = [
+        (life(1), Epoch(1), LaneMessage::Apply(gap)),
+        (life(1), Epoch(1), LaneMessage::AppliedUpTo(1)),
+        (life(7), Epoch(1), LaneMessage::AppliedUpTo(0)),
+    ];
+    for (from, epoch, message) in wrong {
+        wire.with(2, |lane, items, post| {
+            assert!(lane.receive(from, epoch, message, items, post).is_err());
+        });
+    }
+}
+
+#[test]
+fn a_node_that_was_left_out_keeps_nothing() {
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(1, 1, set(b"v"));
+    wire.settle();
+    wire.with(2, |lane, items, post| lane.install(&view(2, &[1], &[]), items, post).unwrap());
+    assert_eq!(wire.value(2), None);
+}
