@@ -1,0 +1,110 @@
+//! Parsing and executing requests without sockets: what a session costs beside its system calls.
+//!
+//! `cargo bench --bench request`. Compare runs on one machine only.
+
+#![allow(missing_docs, reason = "criterion's macros write undocumented functions")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sessiond::node::{Host, Node, Options, Session, Step};
+use sessiond::record::Outcome;
+use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::time::{Millis, Now};
+
+const KEYS: usize = 100_000;
+
+/// A single node has nobody to write to.
+struct Nobody;
+
+impl Outside<()> for Nobody {
+    fn send(&mut self, _: Incarnation, _: Message) {}
+    fn answer(&mut self, (): (), _: Outcome) {}
+}
+
+impl Host<()> for Nobody {
+    fn waiter(&mut self) {}
+}
+
+/// A node of its own, and a session on it.
+struct Bench {
+    node: Node<()>,
+    session: Session,
+    now: Now,
+    out: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let options = Options {
+            me: Member { name: "bench".into(), incarnation: Incarnation(1) },
+            peers: Vec::new(),
+            memory: 1 << 30,
+            item_max: 1 << 20,
+            evict: true,
+            boot_wait_ms: 0,
+            workers: 1,
+            seed: 1,
+            connections_max: 1,
+        };
+        let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
+        let node = Node::new(options, start);
+        let now = node.now(Millis(2), start.wall_s);
+        node.tick(now, &mut Nobody);
+        assert!(node.is_serving(), "a node without peers serves at once");
+        Self { node, session: Session::new(0, 1 << 20), now, out: Vec::new() }
+    }
+
+    /// Feeds whole commands; returns the length of the replies.
+    fn feed(&mut self, input: &[u8]) -> usize {
+        self.out.clear();
+        let Self { node, session, now, out, .. } = self;
+        let (used, step) = session.advance(node, input, *now, out, &mut Nobody);
+        assert!(used == input.len() && matches!(step, Step::Read(_)), "the input was not whole");
+        self.out.len()
+    }
+}
+
+fn key(n: usize) -> String {
+    format!("session:{:024}", n % KEYS)
+}
+
+fn set(n: usize, length: usize) -> Vec<u8> {
+    let mut command = format!("set {} 1 3600 {length}\r\n", key(n)).into_bytes();
+    command.resize(command.len() + length, b'x');
+    command.extend_from_slice(b"\r\n");
+    command
+}
+
+fn requests(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("request");
+    for length in [1024, 4096] {
+        let mut bench = Bench::new();
+        for n in 0..KEYS {
+            assert_eq!(bench.feed(&set(n, length)), b"STORED\r\n".len());
+        }
+        let gets: Vec<_> = (0..KEYS).map(|n| format!("get {}\r\n", key(n * 7919))).collect();
+        let sets: Vec<_> = (0..1000).map(|n| set(n * 7919, length)).collect();
+        let mut turn = 0;
+        let mut next = move || {
+            turn += 1;
+            turn
+        };
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("get-{length}"), |timer| {
+            timer.iter(|| black_box(bench.feed(gets[next() % gets.len()].as_bytes())));
+        });
+        group.bench_function(format!("set-{length}"), |timer| {
+            timer.iter(|| black_box(bench.feed(&sets[next() % sets.len()])));
+        });
+        let many: Vec<_> = gets.chunks(32).map(|chunk| chunk.concat()).collect();
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(format!("pipelined-get-{length}x32"), |timer| {
+            timer.iter(|| black_box(bench.feed(many[next() % many.len()].as_bytes())));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, requests);
+criterion_main!(benches);

@@ -1,0 +1,94 @@
+//! The command line of `cargo bench --bench versus -- [options]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::failure::Failure;
+use crate::workloads::{WORKLOADS, Workload};
+
+/// The name under which `--only` knows the memory part.
+const MEMORY: &str = "memory";
+
+/// Runs stock memcached and sessiond side by side and compares them.
+///
+/// Both get one worker thread on core 0, the load generator has core 1 to itself.
+/// The sessiond binary is the one just built, or the one that SESSIOND names.
+#[derive(Debug, Parser)]
+#[command(name = "versus", verbatim_doc_comment)]
+pub(crate) struct Options {
+    /// Interleaved rounds per workload
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+
+    /// Seconds per round and server
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+
+    /// Two rounds of half a second: does it work at all?
+    #[arg(long)]
+    quick: bool,
+
+    /// Only these workloads, by name, separated by commas; "memory" is the memory part alone
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Also fill both servers and compare how many items they hold and what memory that takes
+    #[arg(long)]
+    memory: bool,
+
+    /// Also write the results to this file as markdown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+
+    /// Given by `cargo bench`; absent under `cargo test`, which must not measure anything
+    #[arg(long = "bench", hide = true)]
+    pub(crate) is_bench: bool,
+}
+
+/// How long and how often each workload runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) rounds: usize,
+    pub(crate) round: Duration,
+}
+
+impl Options {
+    /// Refuses what clap cannot see.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if !(0.05..=3600.0).contains(&self.seconds) {
+            let complaint = format!("--seconds {}: expected 0.05 to 3600", self.seconds);
+            return Err(Failure::Option(complaint));
+        }
+        let unknown = |name: &&String| {
+            name.as_str() != MEMORY && !WORKLOADS.iter().any(|workload| workload.name == **name)
+        };
+        if let Some(name) = self.only.iter().find(unknown) {
+            let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+            let complaint = format!("--only {name}: expected {} or {MEMORY}", names.join(", "));
+            return Err(Failure::Option(complaint));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        if self.quick {
+            return Pace { rounds: 2, round: Duration::from_millis(500) };
+        }
+        Pace { rounds: usize::from(self.rounds), round: Duration::from_secs_f64(self.seconds) }
+    }
+
+    /// The chosen workloads, in the order of the table.
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = &'static Workload> {
+        WORKLOADS.iter().filter(|workload| self.only.is_empty() || self.is_chosen(workload.name))
+    }
+
+    pub(crate) fn wants_memory(&self) -> bool {
+        self.is_chosen(MEMORY) || self.memory
+    }
+
+    fn is_chosen(&self, name: &str) -> bool {
+        self.only.iter().any(|chosen| chosen == name)
+    }
+}
