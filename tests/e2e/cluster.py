@@ -1,0 +1,81 @@
+"""Real sessiond processes on loopback: one alone, or a group of three."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import wire
+from ports import free_port
+from processes import Program, running
+from waiting import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("SESSIOND", REPOSITORY / "target/release/sessiond")).resolve()
+
+# A node waits about two seconds for a late peer, then pulls; the rest is for a busy machine.
+READY_DEADLINE_S = 20.0
+
+
+class Node(Program):
+    """One sessiond with its ports."""
+
+    def __init__(self, name="alone", port=None, group_flags=()):
+        self.port = port or free_port()
+        command = [BINARY, "-l", "127.0.0.1", "-p", self.port, "-m", "64", "-t", "2", "-v"]
+        super().__init__(name, [*command, *group_flags])
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def wait_ready(self):
+        """Until it answers clients: in a group, when it has pulled everything."""
+        wait_until(self._answers, f"{self.name} answers clients", READY_DEADLINE_S)
+
+    def restart(self):
+        """Comes back under its old name and ports, with empty memory."""
+        self.start()
+        self.wait_ready()
+
+    def _answers(self):
+        if not self.is_running():
+            raise ChildProcessError(f"{self.name} ended while starting: {self.output()}")
+        try:
+            return wire.ask(self.port, b"version\r\n").startswith(b"VERSION ")
+        except OSError:
+            return False
+
+
+@contextmanager
+def single_node():
+    """A node that was told of no peers."""
+    with ready([Node()]) as (node,):
+        yield node
+
+
+@contextmanager
+def cluster_of_three():
+    """Yields three nodes that form one group and serve clients."""
+    with ready(new_group()) as nodes:
+        yield nodes
+
+
+@contextmanager
+def ready(nodes):
+    with running(nodes):
+        for node in nodes:
+            node.wait_ready()
+        yield nodes
+
+
+def new_group():
+    """The three nodes of a group, not started."""
+    names = ["n1", "n2", "n3"]
+    peer_addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+    return [Node(name, group_flags=_group_flags(name, peer_addresses)) for name in names]
+
+
+def _group_flags(name, peer_addresses):
+    peers = ",".join(f"{peer}={address}" for peer, address in peer_addresses.items())
+    me = ["--node-name", name, "--peer-listen", peer_addresses[name]]
+    return ["--cluster", "e2e", *me, "--peers", peers]
