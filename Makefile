@@ -1,0 +1,42 @@
+# What a newcomer needs is `make run` and `make test`; `make help` lists the rest.
+
+SESSIOND := target/release/sessiond
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+.PHONY: run demo test check sim bench build help
+
+run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
+	@exec tests/cluster/run.sh $(SESSIOND)
+
+demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
+	@$(PYTHON) tests/e2e/demo.py
+
+test: build $(VENV)/ready ## everything: unit, tidy, simulation, real processes with real Django
+	cargo test --locked
+	$(PYTHON) -m pytest tests/e2e
+
+check: ## format, lints, the rules of the house, docs
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --test tidy
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
+	cargo test --locked --test sim promises -- --nocapture
+
+bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
+	cargo bench --locked --bench request
+	cargo bench --locked --bench versus -- $(BENCH)
+
+build:
+	cargo build --locked --release
+
+# The stamp is rewritten when the requirements change.
+$(VENV)/ready: tests/e2e/requirements.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --requirement $<
+	touch $@
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
