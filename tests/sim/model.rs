@@ -16,6 +16,8 @@ pub(crate) struct Key {
     flushed: usize,
     /// A flush may have come after the newest acknowledged write.
     flush_may_hide: bool,
+    /// How many flushes have begun.
+    flushes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct Certain {
     acked: usize,
     flushed: usize,
     flush_may_hide: bool,
+    flushes: u64,
 }
 
 impl Key {
@@ -54,7 +57,12 @@ impl Key {
 
     /// For judging a read that begins now.
     pub(crate) fn certain(&self) -> Certain {
-        Certain { acked: self.acked, flushed: self.flushed, flush_may_hide: self.flush_may_hide }
+        Certain {
+            acked: self.acked,
+            flushed: self.flushed,
+            flush_may_hide: self.flush_may_hide,
+            flushes: self.flushes,
+        }
     }
 
     /// Judges what a read has seen: the number of a write, or a miss.
@@ -75,6 +83,7 @@ impl Key {
         let is_delete = |&number: &usize| number == 0 || self.writes[number - 1].is_delete;
         certain.flush_may_hide
             || self.flush_may_hide
+            || certain.flushes < self.flushes
             || (certain.acked..=self.writes.len()).any(|number| is_delete(&number))
             || self.unknown.iter().any(is_delete)
     }
@@ -91,7 +100,10 @@ impl Flushes {
     /// One begins; returns what was acknowledged of each key by then.
     pub(crate) fn begin(&mut self, keys: &mut [Key]) -> Vec<usize> {
         self.in_flight += 1;
-        keys.iter_mut().for_each(|key| key.flush_may_hide = true);
+        for key in keys.iter_mut() {
+            key.flush_may_hide = true;
+            key.flushes += 1;
+        }
         keys.iter().map(|key| key.acked).collect()
     }
 
