@@ -32,16 +32,33 @@ pub enum Change<B> {
         flags: u32,
         /// When it ends.
         deadline: Deadline,
+        /// What the meta commands remember of it.
+        marks: Marks,
         /// The value.
         value: B,
     },
-    /// Only the deadline moves; value and CAS unique stay.
-    Touch {
+    /// Everything but value and flags.
+    Meta {
+        /// The CAS unique that clients see.
+        cas: u64,
         /// The new end.
         deadline: Deadline,
+        /// What the meta commands remember of it.
+        marks: Marks,
     },
     /// The key is absent from here on.
     Delete,
+}
+
+/// What the meta commands remember of an item (memcached's protocol.txt, "stale" and "win").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Somebody has declared it out of date.
+    pub is_stale: bool,
+    /// Somebody has been told to renew it.
+    pub is_won: bool,
+    /// Its key was written in base64 and is shown so.
+    pub has_binary_key: bool,
 }
 
 /// How a storage command treats what is there.
@@ -57,8 +74,6 @@ pub enum StoreMode {
     Append,
     /// Before the present value; flags and deadline stay.
     Prepend,
-    /// Only when the CAS unique is still this one.
-    Cas(u64),
 }
 
 /// Which way an arithmetic command counts.
@@ -70,10 +85,27 @@ pub enum Direction {
     Down,
 }
 
+/// What a command may ask for besides its main effect; the text commands leave it empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Go on only if the CAS unique is still this one.
+    pub compare: Option<u64>,
+    /// The new CAS unique, instead of one from the version.
+    pub cas: Option<u64>,
+    /// Where there is no item, make one that ends then.
+    pub vivify: Option<Deadline>,
+    /// The new end of the item.
+    pub touch: Option<Deadline>,
+    /// Mark as stale: with an older `compare` when storing, or instead of deleting.
+    pub is_stale: bool,
+    /// The key was written in base64.
+    pub has_binary_key: bool,
+}
+
 /// A wish to change one key; its owner decides the outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation<B> {
-    /// set, add, replace, append, prepend, cas.
+    /// set, add, replace, append, prepend, cas, ms.
     Store {
         /// Which of them.
         mode: StoreMode,
@@ -81,27 +113,40 @@ pub enum Mutation<B> {
         flags: u32,
         /// When the item ends.
         deadline: Deadline,
+        /// Under which terms.
+        terms: Terms,
         /// The value.
         value: B,
     },
-    /// delete.
-    Delete,
-    /// incr and decr.
+    /// delete, md.
+    Delete {
+        /// Under which terms.
+        terms: Terms,
+        /// Leave the item there, with these flags and without its value.
+        empty: Option<u32>,
+    },
+    /// incr, decr, ma.
     Count {
-        /// Which of them.
+        /// Which way.
         direction: Direction,
         /// By how much.
         delta: u64,
+        /// What an item that is made begins with.
+        initial: u64,
+        /// Under which terms.
+        terms: Terms,
     },
     /// touch.
     Touch {
         /// The new end.
         deadline: Deadline,
     },
-    /// gat and gats: touch, and answer with the item.
-    GetAndTouch {
-        /// The new end.
-        deadline: Deadline,
+    /// gat, gats, mg where it changes something: answer with the item.
+    Fetch {
+        /// Under which terms.
+        terms: Terms,
+        /// Whoever finds an item that ends before this is told to renew it.
+        recache: Deadline,
     },
 }
 
@@ -109,7 +154,12 @@ pub enum Mutation<B> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The value is stored.
-    Stored,
+    Stored {
+        /// Its CAS unique.
+        cas: u64,
+        /// Bytes of the whole value.
+        size: u32,
+    },
     /// add found the key, or replace, append, prepend did not.
     NotStored,
     /// The CAS unique has changed.
@@ -121,34 +171,68 @@ pub enum Outcome {
     /// The deadline has moved.
     Touched,
     /// The new number.
-    Number(u64),
-    /// The item that was touched.
-    Value {
-        /// The client's flags.
-        flags: u32,
-        /// The CAS unique.
+    Number {
+        /// It.
+        value: u64,
+        /// The item's CAS unique.
         cas: u64,
-        /// The value.
-        value: Bytes,
+        /// When the item ends.
+        deadline: Deadline,
     },
+    /// The item that was fetched.
+    Item(Box<Fetched>),
     /// flush_all is done on every node.
     Flushed,
     /// The value to count is not a number.
     NotNumeric,
-    /// The item can never fit; an older one is gone.
+    /// The item can never fit.
     TooLarge,
     /// No memory, and evicting was not allowed or not enough; an older one is gone.
     NoMemory,
+}
+
+/// An item on its way to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// All but the value.
+    pub sight: Sight,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What a client may see of an item besides its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// The CAS unique.
+    pub cas: u64,
+    /// The client's flags.
+    pub flags: u32,
+    /// When it ends.
+    pub deadline: Deadline,
+    /// Before this command.
+    pub marks: Marks,
+    /// This client is told to renew the item.
+    pub wins: bool,
+    /// It was read before.
+    pub was_fetched: bool,
+    /// Seconds since it was last used.
+    pub idle_s: u32,
 }
 
 impl<B> Record<B> {
     /// The same record over other bytes: borrowed from owned, or owned from borrowed.
     pub fn map<'a, C>(&'a self, convert: impl Fn(&'a B) -> C) -> Record<C> {
         let change = match &self.change {
-            Change::Put { cas, flags, deadline, value } => {
-                Change::Put { cas: *cas, flags: *flags, deadline: *deadline, value: convert(value) }
+            Change::Put { cas, flags, deadline, marks, value } => Change::Put {
+                cas: *cas,
+                flags: *flags,
+                deadline: *deadline,
+                marks: *marks,
+                value: convert(value),
+            },
+            Change::Meta { cas, deadline, marks } => {
+                Change::Meta { cas: *cas, deadline: *deadline, marks: *marks }
             }
-            Change::Touch { deadline } => Change::Touch { deadline: *deadline },
             Change::Delete => Change::Delete,
         };
         Record { key: convert(&self.key), version: self.version, change }
@@ -160,7 +244,7 @@ impl Record<Bytes> {
     pub fn size(&self) -> usize {
         let value = match &self.change {
             Change::Put { value, .. } => value.len(),
-            Change::Touch { .. } | Change::Delete => 0,
+            Change::Meta { .. } | Change::Delete => 0,
         };
         self.key.len() + value
     }
@@ -170,18 +254,22 @@ impl<B> Mutation<B> {
     /// The same wish over other bytes: borrowed from owned, or owned from borrowed.
     pub fn map<'a, C>(&'a self, convert: impl Fn(&'a B) -> C) -> Mutation<C> {
         match self {
-            Self::Store { mode, flags, deadline, value } => Mutation::Store {
+            Self::Store { mode, flags, deadline, terms, value } => Mutation::Store {
                 mode: *mode,
                 flags: *flags,
                 deadline: *deadline,
+                terms: *terms,
                 value: convert(value),
             },
-            Self::Delete => Mutation::Delete,
-            Self::Count { direction, delta } => {
-                Mutation::Count { direction: *direction, delta: *delta }
-            }
+            Self::Delete { terms, empty } => Mutation::Delete { terms: *terms, empty: *empty },
+            Self::Count { direction, delta, initial, terms } => Mutation::Count {
+                direction: *direction,
+                delta: *delta,
+                initial: *initial,
+                terms: *terms,
+            },
             Self::Touch { deadline } => Mutation::Touch { deadline: *deadline },
-            Self::GetAndTouch { deadline } => Mutation::GetAndTouch { deadline: *deadline },
+            Self::Fetch { terms, recache } => Mutation::Fetch { terms: *terms, recache: *recache },
         }
     }
 }

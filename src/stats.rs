@@ -84,6 +84,7 @@ macro_rules! counters {
 
 counters! {
     cmd_get: "Keys asked for.",
+    cmd_meta: "Meta commands.",
     get_hits: "Keys found.",
     get_misses: "Keys not found.",
     cmd_set: "Storage commands.",

@@ -1,10 +1,11 @@
 //! The verbs: from a request to a read or a mutation, and from an outcome to a reply.
 
+use super::meta::MetaForm;
 use super::{Host, Node, report};
 use crate::key::Key;
 use crate::protocol::reply;
 use crate::protocol::{Keys, Request, StoreVerb, ValueForm};
-use crate::record::{Direction, Mutation, Outcome, StoreMode};
+use crate::record::{Direction, Mutation, Outcome, StoreMode, Terms};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 
@@ -32,13 +33,13 @@ pub(super) enum Executed {
 /// A command that has been given to the key's owner.
 #[derive(Debug)]
 pub(super) struct Pending {
-    verb: Verb,
-    form: Form,
+    pub(super) verb: Verb,
+    pub(super) form: Form,
 }
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
+pub(super) enum Verb {
     Store,
     Cas,
     Oversize,
@@ -47,12 +48,13 @@ enum Verb {
     Decr,
     Touch,
     GetAndTouch,
+    MetaFetch,
     FlushAll,
 }
 
 /// How the outcome is shown.
 #[derive(Debug)]
-enum Form {
+pub(super) enum Form {
     Silent,
     Line,
     /// An item or nothing, then END if the line is over.
@@ -61,6 +63,8 @@ enum Form {
         form: ValueForm,
         last: bool,
     },
+    /// As the flags of a meta command ask.
+    Meta(Box<MetaForm>),
 }
 
 impl<W, H: Host<W>> Context<'_, W, H> {
@@ -75,13 +79,16 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }
             Request::Oversize { key, noreply } => self.oversize(&key, noreply),
             Request::Delete { key, noreply } => {
-                self.mutate(Verb::Delete, key, &Mutation::Delete, line_unless(noreply))
+                self.mutate(Verb::Delete, key, &DELETE, line_unless(noreply))
             }
             Request::Count { up, key, delta, noreply } => self.count(up, key, delta, noreply),
             Request::Touch { key, exptime, noreply } => {
                 let deadline = Deadline::from_exptime(exptime, self.now);
                 self.mutate(Verb::Touch, key, &Mutation::Touch { deadline }, line_unless(noreply))
             }
+            Request::Meta(meta) => self.meta(meta),
+            Request::MetaStore(meta, value) => self.meta_store(meta, value),
+            Request::MetaNoop => self.say(|out| out.extend_from_slice(reply::NOOP)),
             Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply),
             Request::Version => self.say(reply::version),
             Request::Verbosity { noreply } => self.say(|out| {
@@ -137,7 +144,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         };
         let deadline = Deadline::from_exptime(exptime, self.now);
         let shown = Form::Value { key: key.bytes().into(), form, last };
-        self.mutate(Verb::GetAndTouch, key, &Mutation::GetAndTouch { deadline }, shown)
+        let terms = Terms { touch: Some(deadline), ..Terms::default() };
+        let mutation = Mutation::Fetch { terms, recache: Deadline::NEVER };
+        self.mutate(Verb::GetAndTouch, key, &mutation, shown)
     }
 
     fn store(
@@ -150,23 +159,26 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         noreply: bool,
     ) -> Executed {
         let mode = match verb {
-            StoreVerb::Set => StoreMode::Set,
+            StoreVerb::Set | StoreVerb::Cas(_) => StoreMode::Set,
             StoreVerb::Add => StoreMode::Add,
             StoreVerb::Replace => StoreMode::Replace,
             StoreVerb::Append => StoreMode::Append,
             StoreVerb::Prepend => StoreMode::Prepend,
-            StoreVerb::Cas(unique) => StoreMode::Cas(unique),
         };
-        let counted = if matches!(verb, StoreVerb::Cas(_)) { Verb::Cas } else { Verb::Store };
+        let (counted, compare) = match verb {
+            StoreVerb::Cas(unique) => (Verb::Cas, Some(unique)),
+            _ => (Verb::Store, None),
+        };
+        let terms = Terms { compare, ..Terms::default() };
         let deadline = Deadline::from_exptime(exptime, self.now);
-        let mutation = Mutation::Store { mode, flags, deadline, value };
+        let mutation = Mutation::Store { mode, flags, deadline, terms, value };
         self.mutate(counted, key, &mutation, line_unless(noreply))
     }
 
     /// The new value can't be kept, and the old one must not be taken for it.
     fn oversize(&mut self, key: &[u8], noreply: bool) -> Executed {
         match Key::new(key) {
-            Some(key) => self.mutate(Verb::Oversize, key, &Mutation::Delete, line_unless(noreply)),
+            Some(key) => self.mutate(Verb::Oversize, key, &DELETE, line_unless(noreply)),
             None => Executed::Done,
         }
     }
@@ -174,7 +186,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     fn count(&mut self, up: bool, key: Key<'_>, delta: u64, noreply: bool) -> Executed {
         let (verb, direction) =
             if up { (Verb::Incr, Direction::Up) } else { (Verb::Decr, Direction::Down) };
-        self.mutate(verb, key, &Mutation::Count { direction, delta }, line_unless(noreply))
+        let mutation = Mutation::Count { direction, delta, initial: 0, terms: Terms::default() };
+        self.mutate(verb, key, &mutation, line_unless(noreply))
     }
 
     fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed {
@@ -205,6 +218,17 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 }
 
+/// delete: no terms, and nothing stays.
+const DELETE: Mutation<&[u8]> = Mutation::Delete { terms: NO_TERMS, empty: None };
+const NO_TERMS: Terms = Terms {
+    compare: None,
+    cas: None,
+    vivify: None,
+    touch: None,
+    is_stale: false,
+    has_binary_key: false,
+};
+
 fn line_unless(noreply: bool) -> Form {
     if noreply { Form::Silent } else { Form::Line }
 }
@@ -217,10 +241,10 @@ impl Pending {
             Form::Silent => {}
             Form::Line if self.verb == Verb::Oversize => out.extend_from_slice(reply::TOO_LARGE),
             Form::Line => write_line(outcome, out),
+            Form::Meta(form) => form.write(outcome, out),
             Form::Value { key, form, last } => {
-                if let (Outcome::Value { flags, cas, value }, Some(key)) = (outcome, Key::new(&key))
-                {
-                    reply::value(out, form, key, *flags, *cas, value);
+                if let (Outcome::Item(item), Some(key)) = (outcome, Key::new(&key)) {
+                    reply::value(out, form, key, item.sight.flags, item.sight.cas, &item.value);
                 }
                 if last {
                     out.extend_from_slice(reply::END);
@@ -232,7 +256,7 @@ impl Pending {
 
 fn write_line(outcome: &Outcome, out: &mut Vec<u8>) {
     let line = match outcome {
-        Outcome::Stored => reply::STORED,
+        Outcome::Stored { .. } => reply::STORED,
         Outcome::NotStored => reply::NOT_STORED,
         Outcome::Exists => reply::EXISTS,
         Outcome::NotFound => reply::NOT_FOUND,
@@ -242,9 +266,9 @@ fn write_line(outcome: &Outcome, out: &mut Vec<u8>) {
         Outcome::NotNumeric => reply::NOT_NUMERIC,
         Outcome::TooLarge => reply::TOO_LARGE,
         Outcome::NoMemory => reply::NO_MEMORY,
-        Outcome::Number(number) => return reply::number(out, *number),
+        Outcome::Number { value, .. } => return reply::number(out, *value),
         // Only gat and gats bring values, and they show them as such.
-        Outcome::Value { .. } => return,
+        Outcome::Item(_) => return,
     };
     out.extend_from_slice(line);
 }
@@ -265,6 +289,10 @@ fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
         Verb::Delete => pick(&counters.delete_hits, &counters.delete_misses),
         Verb::Incr => pick(&counters.incr_hits, &counters.incr_misses),
         Verb::Decr => pick(&counters.decr_hits, &counters.decr_misses),
+        Verb::MetaFetch => {
+            counters.cmd_get.add(1);
+            pick(&counters.get_hits, &counters.get_misses)
+        }
         Verb::Touch | Verb::GetAndTouch => {
             counters.cmd_touch.add(1);
             if verb == Verb::GetAndTouch {

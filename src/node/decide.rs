@@ -6,7 +6,9 @@
 use bytes::Bytes;
 
 use crate::key::Key;
-use crate::record::{Change, Direction, Mutation, Outcome, Record, StoreMode};
+use crate::record::{
+    Change, Direction, Fetched, Marks, Mutation, Outcome, Record, Sight, StoreMode, Terms,
+};
 use crate::store::{Applied, Item, Store};
 use crate::time::{Deadline, Now};
 use crate::version::{Version, Versions};
@@ -25,6 +27,17 @@ enum Verdict<'a> {
     Yes(Change<&'a [u8]>, Outcome),
 }
 
+/// What every rule looks at.
+struct Case<'a, 'b> {
+    item: Option<Item<'b>>,
+    /// What the CAS unique will be, unless the client sets another.
+    version: Version,
+    /// Where values are put together that no client has sent as a whole.
+    scratch: &'a mut Vec<u8>,
+    item_max: usize,
+    now: Now,
+}
+
 /// Decides a mutation and applies it.
 pub(super) fn decide<'a>(
     store: &mut Store,
@@ -38,41 +51,34 @@ pub(super) fn decide<'a>(
     scratch.clear();
     let item = store.peek(key, now);
     let current = item.map(|item| item.version);
+    let version = versions.next(current);
+    let case = Case { item, version, scratch, item_max, now };
     let verdict = match mutation {
-        Mutation::Store { mode, flags, deadline, value } => {
-            let put = Put { flags: *flags, deadline: *deadline, value };
-            store_verdict(item, *mode, put, scratch, item_max, now)
+        Mutation::Store { mode, flags, deadline, terms, value } => {
+            case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
         }
-        Mutation::Delete => delete_verdict(item),
-        Mutation::Count { direction, delta } => count_verdict(item, *direction, *delta, scratch),
-        Mutation::Touch { deadline } => touch_verdict(item, *deadline, Outcome::Touched, now),
-        Mutation::GetAndTouch { deadline } => {
-            let found = item.map_or(Outcome::NotFound, value_of);
-            touch_verdict(item, *deadline, found, now)
+        Mutation::Delete { terms, empty } => case.delete(*terms, *empty),
+        Mutation::Count { direction, delta, initial, terms } => {
+            case.count(*direction, *delta, *initial, *terms)
         }
+        Mutation::Touch { deadline } => case.touch(*deadline),
+        Mutation::Fetch { terms, recache } => case.fetch(*terms, *recache),
     };
     match verdict {
         Verdict::No(outcome) => Decided { outcome, record: None },
         Verdict::Yes(change, outcome) => {
-            let version = versions.next(current);
-            carry_out(store, key, change, outcome, version, current, now)
+            carry_out(store, Record { key: key.bytes(), version, change }, outcome, current, now)
         }
     }
 }
 
 fn carry_out<'a>(
     store: &mut Store,
-    key: Key<'a>,
-    mut change: Change<&'a [u8]>,
+    mut record: Record<&'a [u8]>,
     outcome: Outcome,
-    version: Version,
     current: Option<Version>,
     now: Now,
 ) -> Decided<'a> {
-    if let Change::Put { cas, .. } = &mut change {
-        *cas = version.get();
-    }
-    let mut record = Record { key: key.bytes(), version, change };
     if store.apply(&record, now) != Applied::NoMemory {
         return Decided { outcome, record: Some(record) };
     }
@@ -87,95 +93,217 @@ struct Put<'a> {
     value: &'a [u8],
 }
 
-impl<'a> Put<'a> {
-    fn change(self) -> Change<&'a [u8]> {
-        let Self { flags, deadline, value } = self;
-        // The CAS unique follows from the version, which is not known yet.
-        Change::Put { cas: 0, flags, deadline, value }
-    }
-}
-
-fn store_verdict<'a>(
-    item: Option<Item<'_>>,
-    mode: StoreMode,
-    put: Put<'a>,
-    scratch: &'a mut Vec<u8>,
-    item_max: usize,
-    now: Now,
-) -> Verdict<'a> {
-    match (mode, item) {
-        (StoreMode::Add, Some(_))
-        | (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => {
-            return Verdict::No(Outcome::NotStored);
+impl<'a> Case<'a, '_> {
+    fn store(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
+        let mut marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
+        match (mode, &self.item, terms.compare) {
+            (StoreMode::Add, Some(_), _) => return Verdict::No(Outcome::NotStored),
+            (StoreMode::Append | StoreMode::Prepend, _, _) => return self.join(mode, put, terms),
+            (StoreMode::Set | StoreMode::Replace, None, Some(_)) => {
+                return Verdict::No(Outcome::NotFound);
+            }
+            (StoreMode::Replace, None, None) => return Verdict::No(Outcome::NotStored),
+            (StoreMode::Set | StoreMode::Replace, Some(item), Some(unique))
+                if item.cas != unique =>
+            {
+                if !terms.is_stale || unique > item.cas {
+                    return Verdict::No(Outcome::Exists);
+                }
+                // Better than nothing, says the client, but somebody has to renew it.
+                marks.is_stale = true;
+            }
+            _ => {}
         }
-        (StoreMode::Cas(_), None) => return Verdict::No(Outcome::NotFound),
-        (StoreMode::Cas(expected), Some(item)) if item.cas != expected => {
+        self.put(put, marks, terms)
+    }
+
+    fn put(self, put: Put<'a>, marks: Marks, terms: Terms) -> Verdict<'a> {
+        let Put { flags, deadline, value } = put;
+        let cas = terms.cas.unwrap_or(self.version.get());
+        let outcome = Outcome::Stored { cas, size: value.len() as u32 };
+        if !deadline.is_past(self.now) {
+            return Verdict::Yes(Change::Put { cas, flags, deadline, marks, value }, outcome);
+        }
+        // Stored and already over: the old value must not survive.
+        match self.item {
+            Some(_) => Verdict::Yes(Change::Delete, outcome),
+            None => Verdict::No(outcome),
+        }
+    }
+
+    /// append and prepend keep flags and end of what is there.
+    fn join(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
+        let Some(item) = self.item else {
+            let marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
+            return match terms.vivify {
+                Some(deadline) => self.put(Put { deadline, ..put }, marks, terms),
+                None => Verdict::No(Outcome::NotStored),
+            };
+        };
+        if differs(&item, terms.compare) {
             return Verdict::No(Outcome::Exists);
         }
-        (StoreMode::Append, Some(item)) => {
-            return joined(item, item.value, put.value, scratch, item_max);
+        let (first, second) = match mode {
+            StoreMode::Prepend => (put.value, item.value),
+            _ => (item.value, put.value),
+        };
+        if first.len() + second.len() > self.item_max {
+            return Verdict::No(Outcome::TooLarge);
         }
-        (StoreMode::Prepend, Some(item)) => {
-            return joined(item, put.value, item.value, scratch, item_max);
+        self.scratch.extend_from_slice(first);
+        self.scratch.extend_from_slice(second);
+        let cas = terms.cas.unwrap_or(self.version.get());
+        let outcome = Outcome::Stored { cas, size: self.scratch.len() as u32 };
+        Verdict::Yes(rewritten(&item, cas, item.deadline, self.scratch), outcome)
+    }
+
+    fn delete(self, terms: Terms, empty: Option<u32>) -> Verdict<'a> {
+        let Some(item) = self.item else {
+            return Verdict::No(Outcome::NotFound);
+        };
+        if terms.compare.is_some_and(|unique| unique != item.cas) {
+            return Verdict::No(Outcome::Exists);
         }
-        _ => {}
+        let mut marks = item.marks;
+        if terms.is_stale {
+            // The next who asks is told to renew it.
+            (marks.is_stale, marks.is_won) = (true, false);
+        }
+        let deadline = terms.touch.unwrap_or(item.deadline);
+        let change = match (empty, terms.is_stale) {
+            _ if (empty.is_some() || terms.is_stale) && deadline.is_past(self.now) => {
+                Change::Delete
+            }
+            (Some(flags), is_stale) => {
+                let kept = if is_stale { self.version.get() } else { item.cas };
+                let cas = terms.cas.unwrap_or(kept);
+                let deadline = terms.touch.unwrap_or(Deadline::NEVER);
+                marks = Marks { is_stale, ..Marks::default() };
+                Change::Put { cas, flags, deadline, marks, value: &[][..] }
+            }
+            (None, true) => {
+                let cas = terms.cas.unwrap_or(self.version.get());
+                Change::Meta { cas, deadline, marks }
+            }
+            (None, false) => Change::Delete,
+        };
+        Verdict::Yes(change, Outcome::Deleted)
     }
-    if !put.deadline.is_past(now) {
-        return Verdict::Yes(put.change(), Outcome::Stored);
+
+    fn count(self, direction: Direction, delta: u64, initial: u64, terms: Terms) -> Verdict<'a> {
+        let cas = terms.cas.unwrap_or(self.version.get());
+        let Some(item) = self.item else {
+            return self.begin_count(initial, cas, terms);
+        };
+        let Some(before) = number(item.value) else {
+            return Verdict::No(Outcome::NotNumeric);
+        };
+        if differs(&item, terms.compare) {
+            return Verdict::No(Outcome::Exists);
+        }
+        let value = match direction {
+            Direction::Up => before.wrapping_add(delta),
+            Direction::Down => before.saturating_sub(delta),
+        };
+        self.scratch.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        if self.scratch.len() < item.value.len() {
+            // memcached keeps the length and fills up with spaces.
+            self.scratch.resize(item.value.len(), b' ');
+        }
+        let deadline = terms.touch.unwrap_or(item.deadline);
+        let outcome = Outcome::Number { value, cas, deadline };
+        if deadline.is_past(self.now) {
+            return Verdict::Yes(Change::Delete, outcome);
+        }
+        Verdict::Yes(rewritten(&item, cas, deadline, self.scratch), outcome)
     }
-    // Stored and already over: the old value must not survive.
-    match item {
-        Some(_) => Verdict::Yes(Change::Delete, Outcome::Stored),
-        None => Verdict::No(Outcome::Stored),
+
+    fn begin_count(self, initial: u64, cas: u64, terms: Terms) -> Verdict<'a> {
+        let Some(vivify) = terms.vivify else {
+            return Verdict::No(Outcome::NotFound);
+        };
+        let deadline = terms.touch.unwrap_or(vivify);
+        let outcome = Outcome::Number { value: initial, cas, deadline };
+        if deadline.is_past(self.now) {
+            return Verdict::No(outcome);
+        }
+        self.scratch.extend_from_slice(itoa::Buffer::new().format(initial).as_bytes());
+        let marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
+        let change = Change::Put { cas, flags: 0, deadline, marks, value: self.scratch.as_slice() };
+        Verdict::Yes(change, outcome)
+    }
+
+    fn touch(self, deadline: Deadline) -> Verdict<'a> {
+        match self.item {
+            None => Verdict::No(Outcome::NotFound),
+            Some(_) if deadline.is_past(self.now) => Verdict::Yes(Change::Delete, Outcome::Touched),
+            Some(Item { cas, marks, .. }) => {
+                Verdict::Yes(Change::Meta { cas, deadline, marks }, Outcome::Touched)
+            }
+        }
+    }
+
+    fn fetch(self, terms: Terms, recache: Deadline) -> Verdict<'a> {
+        let Some(item) = self.item else {
+            return self.vivify(terms);
+        };
+        let mut sight = item.sight();
+        sight.wins = wins(&sight, recache);
+        let (cas, mut marks) = (item.cas, item.marks);
+        marks.is_won |= sight.wins;
+        sight.deadline = terms.touch.unwrap_or(item.deadline);
+        let is_same = marks == item.marks && sight.deadline == item.deadline;
+        let deadline = sight.deadline;
+        let outcome = fetched(sight, item.value);
+        if deadline.is_past(self.now) {
+            Verdict::Yes(Change::Delete, outcome)
+        } else if is_same {
+            Verdict::No(outcome)
+        } else {
+            Verdict::Yes(Change::Meta { cas, deadline, marks }, outcome)
+        }
+    }
+
+    /// An empty item that this client is told to fill.
+    fn vivify(self, terms: Terms) -> Verdict<'a> {
+        let Some(vivify) = terms.vivify else {
+            return Verdict::No(Outcome::NotFound);
+        };
+        let deadline = terms.touch.unwrap_or(vivify);
+        let cas = terms.cas.unwrap_or(self.version.get());
+        let shown = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
+        let sight = Sight { cas, deadline, marks: shown, wins: true, ..Sight::default() };
+        let outcome = fetched(sight, b"");
+        if deadline.is_past(self.now) {
+            return Verdict::No(outcome);
+        }
+        let marks = Marks { is_won: true, ..shown };
+        Verdict::Yes(Change::Put { cas, flags: 0, deadline, marks, value: b"" }, outcome)
     }
 }
 
-fn joined<'a>(
-    item: Item<'_>,
-    first: &[u8],
-    second: &[u8],
-    scratch: &'a mut Vec<u8>,
-    item_max: usize,
-) -> Verdict<'a> {
-    if first.len() + second.len() > item_max {
-        return Verdict::No(Outcome::TooLarge);
-    }
-    scratch.extend_from_slice(first);
-    scratch.extend_from_slice(second);
-    let put = Put { flags: item.flags, deadline: item.deadline, value: scratch };
-    Verdict::Yes(put.change(), Outcome::Stored)
+/// Whether this client is the one that is told to renew the item.
+pub(super) fn wins(sight: &Sight, recache: Deadline) -> bool {
+    let ends_soon = sight.deadline != Deadline::NEVER && sight.deadline < recache;
+    !sight.marks.is_won && (ends_soon || sight.marks.is_stale)
 }
 
-fn delete_verdict(item: Option<Item<'_>>) -> Verdict<'static> {
-    match item {
-        Some(_) => Verdict::Yes(Change::Delete, Outcome::Deleted),
-        None => Verdict::No(Outcome::NotFound),
-    }
+/// memcached takes a compared unique of 0 for none where it counts or joins.
+fn differs(item: &Item<'_>, compare: Option<u64>) -> bool {
+    compare.is_some_and(|unique| unique != 0 && unique != item.cas)
 }
 
-fn count_verdict<'a>(
-    item: Option<Item<'_>>,
-    direction: Direction,
-    delta: u64,
-    scratch: &'a mut Vec<u8>,
-) -> Verdict<'a> {
-    let Some(item) = item else {
-        return Verdict::No(Outcome::NotFound);
-    };
-    let Some(before) = number(item.value) else {
-        return Verdict::No(Outcome::NotNumeric);
-    };
-    let after = match direction {
-        Direction::Up => before.wrapping_add(delta),
-        Direction::Down => before.saturating_sub(delta),
-    };
-    scratch.extend_from_slice(itoa::Buffer::new().format(after).as_bytes());
-    if scratch.len() < item.value.len() {
-        // memcached keeps the length and fills up with spaces.
-        scratch.resize(item.value.len(), b' ');
-    }
-    let put = Put { flags: item.flags, deadline: item.deadline, value: scratch };
-    Verdict::Yes(put.change(), Outcome::Number(after))
+fn rewritten<'a>(
+    item: &Item<'_>,
+    cas: u64,
+    deadline: Deadline,
+    value: &'a [u8],
+) -> Change<&'a [u8]> {
+    Change::Put { cas, flags: item.flags, deadline, marks: item.marks, value }
+}
+
+fn fetched(sight: Sight, value: &[u8]) -> Outcome {
+    Outcome::Item(Box::new(Fetched { sight, value: Bytes::copy_from_slice(value) }))
 }
 
 /// Digits, then nothing or a space and anything: what C's strtoull and memcached's check accept.
@@ -184,24 +312,6 @@ fn number(value: &[u8]) -> Option<u64> {
     let ends_well = value.get(digits).is_none_or(u8::is_ascii_whitespace);
     let text = std::str::from_utf8(&value[..digits]).ok()?;
     text.parse().ok().filter(|_| ends_well)
-}
-
-fn touch_verdict(
-    item: Option<Item<'_>>,
-    deadline: Deadline,
-    outcome: Outcome,
-    now: Now,
-) -> Verdict<'static> {
-    match item {
-        None => Verdict::No(Outcome::NotFound),
-        Some(_) if deadline.is_past(now) => Verdict::Yes(Change::Delete, outcome),
-        Some(_) => Verdict::Yes(Change::Touch { deadline }, outcome),
-    }
-}
-
-fn value_of(item: Item<'_>) -> Outcome {
-    let Item { flags, cas, value, .. } = item;
-    Outcome::Value { flags, cas, value: Bytes::copy_from_slice(value) }
 }
 
 #[cfg(test)]

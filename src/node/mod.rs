@@ -6,6 +6,7 @@
 
 mod commands;
 mod decide;
+mod meta;
 mod report;
 mod session;
 mod shard;

@@ -31,6 +31,10 @@ impl<W> Shard<W> {
         self.store.get(key, now)
     }
 
+    pub(super) fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        self.store.peek(key, now)
+    }
+
     /// `None`: the answer comes through the host's waiter.
     pub(super) fn mutate<H: Host<W>>(
         &mut self,
@@ -175,8 +179,8 @@ impl Items for ShardItems<'_> {
 }
 
 fn record_of(key: Key<'_>, item: Item<'_>) -> Record<Bytes> {
-    let Item { version, cas, flags, deadline, value } = item;
+    let Item { version, cas, flags, deadline, marks, value, .. } = item;
     let value = Bytes::copy_from_slice(value);
-    let change = Change::Put { cas, flags, deadline, value };
+    let change = Change::Put { cas, flags, deadline, marks, value };
     Record { key: Bytes::copy_from_slice(key.bytes()), version, change }
 }

@@ -222,11 +222,95 @@ fn stats_count_what_clients_did() {
     assert!(single.says("stats reset\r\nstats\r\n").contains("STAT get_hits 0\r\n"));
 }
 
+#[test]
+fn meta_replies_repeat_the_flags_in_their_order() {
+    let single = Single::new(true);
+    assert_eq!(single.says("ms k 5 T60 F7 c Oab k s\r\nhello\r\n").split(' ').next(), Some("HD"));
+    assert_eq!(single.says("mg k s v f t k Oxy\r\n"), "VA 5 s5 f7 t60 kk Oxy\r\nhello\r\n");
+    assert_eq!(single.says("mg none k Oab v\r\n"), "EN kk Oab\r\n".replace("kk", "knone"));
+    assert_eq!(single.says("mg none q\r\nmg k q\r\nmn\r\n"), "HD\r\nMN\r\n");
+    assert_eq!(single.says("mg k h l t\r\n"), "HD h1 l0 t60\r\n");
+    assert_eq!(single.says("md k q\r\nmd k q\r\nmd k Oz\r\n"), "NF\r\nNF Oz\r\n");
+}
+
+#[test]
+fn meta_set_has_modes_and_compares() {
+    let single = Single::new(true);
+    assert_eq!(single.says("ms k 1 ME\r\na\r\nms k 1 ME\r\nb\r\n"), "HD\r\nNS\r\n");
+    assert_eq!(single.says("ms k 1 MA\r\nb\r\nms k 1 MP s\r\nc\r\n"), "HD\r\nHD s3\r\n");
+    assert_eq!(single.says("mg k v\r\n"), "VA 3\r\ncab\r\n");
+    assert_eq!(
+        single.says("ms x 1 MA\r\nb\r\nms x 1 MA N60\r\nb\r\nmg x v t\r\n"),
+        "NS\r\nHD\r\nVA 1 t60\r\nb\r\n"
+    );
+    assert_eq!(
+        single.says("ms k 1 E77\r\nz\r\nms k 1 C76\r\ny\r\nms k 1 C77\r\nw\r\n"),
+        "HD\r\nEX\r\nHD\r\n"
+    );
+    assert_eq!(single.says("ms none 1 C5\r\ny\r\nms none 1 MR\r\ny\r\n"), "NF\r\nNS\r\n");
+    assert_eq!(
+        single.says("ms k 2 MX\r\nzz\r\nmn\r\n"),
+        "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"
+    );
+    assert_eq!(
+        single.says("ms k 2 Tx q\r\nzz\r\nmn\r\n"),
+        "CLIENT_ERROR bad token in command line format\r\nMN\r\n"
+    );
+}
+
+#[test]
+fn one_client_wins_a_stale_item_and_the_others_know() {
+    let single = Single::new(true);
+    single.says("ms k 1 T100 E5\r\na\r\n");
+    assert_eq!(single.says("md k I T30\r\n"), "HD\r\n");
+    assert_eq!(single.says("mg k v t\r\n"), "VA 1 t30 X W\r\na\r\n");
+    assert_eq!(single.says("mg k\r\n"), "HD Z X\r\n");
+    assert_eq!(single.says("ms k 1 T0\r\nb\r\nmg k v\r\n"), "HD\r\nVA 1\r\nb\r\n");
+}
+
+#[test]
+fn an_item_that_ends_soon_or_is_missing_is_given_to_one_to_renew() {
+    let single = Single::new(true);
+    assert_eq!(
+        single.says("mg v s c N30 t\r\n").replace(char::is_numeric, "#"),
+        "HD s# c################## t## W\r\n"
+    );
+    assert_eq!(single.says("mg v s N30 t\r\n"), "HD s0 t30 Z\r\n");
+    single.says("ms r 1 T20\r\na\r\n");
+    assert_eq!(single.says("mg r R10\r\nmg r R30\r\nmg r R30\r\n"), "HD\r\nHD W\r\nHD Z\r\n");
+}
+
+#[test]
+fn meta_arithmetic_counts_vivifies_and_shows() {
+    let single = Single::new(true);
+    assert_eq!(
+        single.says("ma n\r\nma n N0 J13 v\r\nma n v\r\n"),
+        "NF\r\nVA 2\r\n13\r\nVA 2\r\n14\r\n"
+    );
+    assert_eq!(single.says("ma n D10 MD v t\r\nma n M+ D5 q\r\n"), "VA 1 t-1\r\n4\r\n");
+    assert_eq!(
+        single.says("ma n C1\r\nma n Mz\r\nma n Dx\r\n"),
+        "EX\r\nCLIENT_ERROR invalid mode for ma M token\r\nCLIENT_ERROR invalid or duplicate flag\r\n"
+    );
+}
+
+#[test]
+fn a_base64_key_names_the_same_item_and_is_shown_as_it_was_stored() {
+    let single = Single::new(true);
+    assert_eq!(single.says("ms Zm9v 1 b k\r\na\r\n"), "HD kZm9v b\r\n");
+    assert_eq!(
+        single.says("mg foo v k\r\nget foo\r\n"),
+        "VA 1 kZm9v b\r\na\r\nVALUE foo 0 1\r\na\r\nEND\r\n"
+    );
+    assert_eq!(single.says("mg Zm9 b v\r\n"), "CLIENT_ERROR error decoding key\r\n");
+    assert!(single.says("me foo\r\n").starts_with("ME foo exp=-1 la=0 cas="));
+}
+
 fn command() -> impl Strategy<Value = String> {
     let key = prop_oneof![Just("a"), Just("bb"), Just("c0123456789"), Just("n")];
     let noreply = prop_oneof![Just(""), Just(" noreply"), Just("  ")];
     let end = prop_oneof![Just("\r\n"), Just("\n")];
-    (0..12u8, key, 0..40usize, noreply, end).prop_map(|(kind, key, size, noreply, end)| {
+    (0..16u8, key, 0..40usize, noreply, end).prop_map(|(kind, key, size, noreply, end)| {
         let value = "7".repeat(size);
         match kind {
             0 | 1 => format!("set {key} 3 0 {size}{noreply}{end}{value}\r\n"),
@@ -238,6 +322,10 @@ fn command() -> impl Strategy<Value = String> {
             7 => format!("set {key} x 0 {size}{end}"),
             8 => format!("set {key} 0 0 {size}{noreply}{end}{value}+\r\n"),
             9 => format!("{}{end}", "x".repeat(size)),
+            11 => format!("ms {key} {size} T{size} c b{end}{value}\r\n"),
+            12 => format!("mg {key} s v k O{size} t R30 N{size}{end}"),
+            13 => format!("ms {key} {size} c c{end}{value}\r\nma {key} N{size} J5 v{end}"),
+            14 => format!("md {key} I q T{size}{end}mn{end}"),
             10 => format!("touch {key} {size}{noreply}{end}"),
             _ => format!("get {} {key}{end}", "k".repeat(240 + size)),
         }

@@ -4,10 +4,12 @@
 //! the parser says how much it used and how much it still wants, and keeps only what a command
 //! longer than one buffer needs.
 
+mod meta;
 mod parser;
 pub mod reply;
 mod text;
 
+pub use meta::Flags;
 pub use parser::{Parsed, Parser};
 
 use crate::key::Key;
@@ -57,6 +59,12 @@ pub enum Request<'a> {
         /// Whether to keep silent.
         noreply: bool,
     },
+    /// mg, md, ma, me.
+    Meta(MetaRequest<'a>),
+    /// ms.
+    MetaStore(MetaRequest<'a>, &'a [u8]),
+    /// mn.
+    MetaNoop,
     /// delete.
     Delete {
         /// What to delete.
@@ -131,6 +139,79 @@ pub enum StoreVerb {
     Prepend,
     /// cas, with the unique it expects.
     Cas(u64),
+}
+
+/// A meta command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MetaRequest<'a> {
+    /// Which.
+    pub verb: MetaVerb,
+    /// Decoded, if it was written in base64.
+    pub key: Key<'a>,
+    /// As they were written: the reply repeats some of them in this order.
+    pub flags: Flags<'a>,
+    /// What they mean.
+    pub options: MetaOptions,
+}
+
+/// The meta commands that name a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaVerb {
+    /// mg.
+    Get,
+    /// ms.
+    Set,
+    /// md.
+    Delete,
+    /// ma.
+    Count,
+    /// me.
+    Debug,
+}
+
+/// What the flags of a meta command ask for. Times are in seconds, as the client wrote them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetaOptions {
+    /// `b`: the key is in base64.
+    pub has_binary_key: bool,
+    /// `N`: make the item where there is none.
+    pub vivify: Option<i32>,
+    /// `T`: its new end.
+    pub touch: Option<i32>,
+    /// `R`: win when it ends sooner.
+    pub recache: Option<i32>,
+    /// `C`: go on only with this CAS unique.
+    pub compare: Option<u64>,
+    /// `E`: the new CAS unique.
+    pub cas: Option<u64>,
+    /// `F`: the client's flags.
+    pub flags: u32,
+    /// `J`: where a new counter begins.
+    pub initial: u64,
+    /// `D`: how far to count.
+    pub delta: u64,
+    /// `M`.
+    pub mode: MetaMode,
+    /// `I`: mark as stale.
+    pub is_stale: bool,
+    /// `q`: say nothing where everything is as expected.
+    pub is_quiet: bool,
+    /// `u`: do not count as a use.
+    pub keeps_rank: bool,
+    /// `v`: show the value.
+    pub shows_value: bool,
+    /// `x`: remove the value, keep the item.
+    pub empties: bool,
+}
+
+/// The mode of ms or ma.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetaMode {
+    /// None was given.
+    #[default]
+    Default,
+    /// This one; whether it exists depends on the command.
+    Letter(u8),
 }
 
 /// The keys of a get line, checked one by one as they are read.

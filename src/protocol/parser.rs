@@ -3,6 +3,7 @@
 //! Bounded: a line has at most 2 KiB (get lines may be longer and are taken in parts), a value
 //! that can't fit is swallowed as it comes, and what is incomplete says how much it waits for.
 
+use super::meta::{KeyBuffer, MetaStore};
 use super::text::{self, Line, Retrieval, StoreHeader};
 use super::{Keys, Request, ValueForm, reply};
 use crate::key::{KEY_MAX, Key};
@@ -52,6 +53,8 @@ pub enum Parsed<'a> {
 pub struct Parser {
     item_max: usize,
     state: State,
+    /// A key in base64 is decoded into this.
+    key_buffer: KeyBuffer,
 }
 
 #[derive(Debug)]
@@ -62,39 +65,64 @@ enum State {
     Keys { kind: Retrieval, any: bool },
     /// Inside a retrieval line that has been answered with an error.
     RestOfLine,
-    /// Inside a data block that can't fit.
-    Swallow { left: usize, key: Box<[u8]>, noreply: bool },
+    /// Inside a data block that nobody wants.
+    Swallow { left: usize, then: Swallowed },
+}
+
+/// What is said when a data block has been swallowed.
+#[derive(Debug)]
+enum Swallowed {
+    /// The value can't fit.
+    Oversize { key: Box<[u8]>, noreply: bool },
+    /// Its command was wrong.
+    Failed(&'static [u8]),
 }
 
 impl Parser {
     /// A parser at the start of a connection, with memcached's `-I` in bytes.
     pub fn new(item_max: usize) -> Self {
-        Self { item_max, state: State::Line }
+        Self { item_max, state: State::Line, key_buffer: [0; KEY_MAX] }
     }
 
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
-        match &mut self.state {
-            State::Line => self.line(input),
-            State::Keys { .. } => self.keys(input, 0),
-            State::RestOfLine => self.rest_of_line(input),
+    pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Parsed<'a> {
+        let Self { item_max, state, key_buffer } = self;
+        match state {
+            State::Line => state.line(input, *item_max, key_buffer),
+            State::Keys { .. } => state.keys(input, 0),
+            State::RestOfLine => state.rest_of_line(input),
             State::Swallow { left, .. } => {
                 let used = input.len().min(*left);
                 *left -= used;
-                self.swallowed(used)
+                state.swallowed(used)
             }
         }
     }
 
-    fn line<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+    /// The session met a bad key in a part of a longer line: drop what is left of that line.
+    pub fn skip_line(&mut self) {
+        if matches!(self.state, State::Keys { .. }) {
+            self.state = State::RestOfLine;
+        }
+    }
+}
+
+impl State {
+    fn line<'a>(
+        &mut self,
+        input: &'a [u8],
+        item_max: usize,
+        key_buffer: &'a mut KeyBuffer,
+    ) -> Parsed<'a> {
         let window = &input[..input.len().min(LINE_MAX + 1)];
         let Some(end) = memchr::memchr(b'\n', window) else {
             return self.no_newline(input);
         };
         let used = end + 1;
-        match text::line(strip_return(&input[..end])) {
+        match text::line(strip_return(&input[..end]), key_buffer) {
             Line::Request(request) => Parsed::Request { used, request },
-            Line::Store(header) => self.store(header, used, input),
+            Line::Store(header) => self.store(header, used, input, item_max),
+            Line::MetaStore(header) => self.meta_store(header, used, input, item_max),
             Line::Retrieve { kind: Retrieval::Get(form), keys } if text::token(keys).is_some() => {
                 Parsed::Request {
                     used,
@@ -102,7 +130,7 @@ impl Parser {
                 }
             }
             Line::Retrieve { kind, keys } => {
-                self.state = State::Keys { kind, any: false };
+                *self = Self::Keys { kind, any: false };
                 // The keys reach to the end of the line, so they start this far into the input.
                 self.keys(input, strip_return(&input[..end]).len() - keys.len())
             }
@@ -125,16 +153,16 @@ impl Parser {
             _ => return Parsed::Close { error: b"" },
         };
         if spaces > 0 {
-            self.state = State::RestOfLine;
+            *self = Self::RestOfLine;
             return Parsed::Failed { used: input.len(), error: reply::ERROR };
         }
-        self.state = State::Keys { kind: Retrieval::Get(form), any: false };
+        *self = Self::Keys { kind: Retrieval::Get(form), any: false };
         self.keys(input, word)
     }
 
     /// Takes keys from `start` on: all of the line that is here for get, one at a time for gat.
     fn keys<'a>(&mut self, input: &'a [u8], start: usize) -> Parsed<'a> {
-        let State::Keys { kind, any } = &mut self.state else {
+        let Self::Keys { kind, any } = self else {
             unreachable!("only called inside a retrieval line")
         };
         let newline = memchr::memchr(b'\n', &input[start..]).map(|at| start + at);
@@ -172,7 +200,7 @@ impl Parser {
 
     fn part<'a>(&mut self, request: Request<'a>, end: usize, newline: Option<usize>) -> Parsed<'a> {
         if newline.is_some() {
-            self.state = State::Line;
+            *self = Self::Line;
         }
         Parsed::Request { used: newline.map_or(end, |newline| newline + 1), request }
     }
@@ -184,22 +212,19 @@ impl Parser {
         end: usize,
         newline: Option<usize>,
     ) -> Parsed<'a> {
-        let State::Keys { kind, any } = &self.state else {
+        let Self::Keys { kind, any } = *self else {
             unreachable!("only called inside a retrieval line")
         };
-        let (kind, any) = (*kind, *any);
         let Some(newline) = newline else {
             if input.len() - end > KEY_MAX + 2 {
                 return self.bad_key(input.len(), None);
             }
             return Parsed::Incomplete { used: end, wants: input.len() - end + 1 };
         };
-        self.state = State::Line;
+        *self = Self::Line;
         let used = newline + 1;
         let request = match kind {
-            _ if !any => {
-                return Parsed::Failed { used, error: reply::BAD_FORMAT };
-            }
+            _ if !any => return Parsed::Failed { used, error: reply::BAD_FORMAT },
             Retrieval::Get(form) => Request::Get { keys: Keys(b""), form, last: true },
             Retrieval::GetAndTouch { form, exptime } => {
                 Request::GetAndTouch { key: None, exptime, form, last: true }
@@ -209,65 +234,120 @@ impl Parser {
     }
 
     fn bad_key<'a>(&mut self, end: usize, newline: Option<usize>) -> Parsed<'a> {
-        self.state = match newline {
-            Some(_) => State::Line,
-            None => State::RestOfLine,
-        };
+        *self = if newline.is_some() { Self::Line } else { Self::RestOfLine };
         Parsed::Failed {
             used: newline.map_or(end, |newline| newline + 1),
             error: reply::BAD_FORMAT,
         }
     }
 
-    /// The session met a bad key in a part of a longer line: drop what is left of that line.
-    pub fn skip_line(&mut self) {
-        if matches!(self.state, State::Keys { .. }) {
-            self.state = State::RestOfLine;
-        }
-    }
-
     fn rest_of_line<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
         match memchr::memchr(b'\n', input) {
             Some(newline) => {
-                self.state = State::Line;
+                *self = Self::Line;
                 Parsed::Failed { used: newline + 1, error: b"" }
             }
             None => Parsed::Incomplete { used: input.len(), wants: 1 },
         }
     }
 
-    fn store<'a>(&mut self, header: StoreHeader<'a>, used: usize, input: &'a [u8]) -> Parsed<'a> {
+    fn store<'a>(
+        &mut self,
+        header: StoreHeader<'a>,
+        used: usize,
+        input: &'a [u8],
+        item_max: usize,
+    ) -> Parsed<'a> {
         let StoreHeader { verb, key, flags, exptime, length, noreply } = header;
-        if ITEM_OVERHEAD + key.bytes().len() + length > self.item_max {
-            self.state = State::Swallow { left: length + 2, key: key.bytes().into(), noreply };
-            return self.swallowed(used);
+        if is_too_large(key, length, item_max) {
+            let then = Swallowed::Oversize { key: key.bytes().into(), noreply };
+            return self.swallow(used, length, then);
         }
-        let total = used + length + 2;
-        if input.len() < total {
-            return Parsed::Incomplete { used: 0, wants: total };
+        match data_block(input, used, length) {
+            Ok(value) => Parsed::Request {
+                used: used + length + 2,
+                request: Request::Store { verb, key, flags, exptime, value, noreply },
+            },
+            Err(missing) => missing.parsed(if noreply { b"" } else { reply::BAD_DATA_CHUNK }),
         }
-        let (value, end) = input[used..total].split_at(length);
-        if end != b"\r\n" {
-            return Parsed::Failed {
-                used: total,
-                error: if noreply { b"" } else { reply::BAD_DATA_CHUNK },
-            };
+    }
+
+    /// Meta commands show errors even where they are told to be quiet.
+    fn meta_store<'a>(
+        &mut self,
+        header: MetaStore<'a>,
+        used: usize,
+        input: &'a [u8],
+        item_max: usize,
+    ) -> Parsed<'a> {
+        let MetaStore { length, meta } = header;
+        let meta = match meta {
+            Ok(meta) => meta,
+            Err(error) => return self.swallow(used, length, Swallowed::Failed(error)),
+        };
+        if is_too_large(meta.key, length, item_max) {
+            let then = Swallowed::Oversize { key: meta.key.bytes().into(), noreply: false };
+            return self.swallow(used, length, then);
         }
-        let request = Request::Store { verb, key, flags, exptime, value, noreply };
-        Parsed::Request { used: total, request }
+        match data_block(input, used, length) {
+            Ok(value) => Parsed::Request {
+                used: used + length + 2,
+                request: Request::MetaStore(meta, value),
+            },
+            Err(missing) => missing.parsed(reply::BAD_DATA_CHUNK),
+        }
+    }
+
+    fn swallow<'a>(&mut self, used: usize, length: usize, then: Swallowed) -> Parsed<'a> {
+        *self = Self::Swallow { left: length + 2, then };
+        Parsed::Incomplete { used, wants: 1 }
     }
 
     fn swallowed<'a>(&mut self, used: usize) -> Parsed<'a> {
-        match std::mem::replace(&mut self.state, State::Line) {
-            State::Swallow { left: 0, key, noreply } => {
+        match std::mem::replace(self, Self::Line) {
+            Self::Swallow { left: 0, then: Swallowed::Oversize { key, noreply } } => {
                 Parsed::Request { used, request: Request::Oversize { key, noreply } }
             }
+            Self::Swallow { left: 0, then: Swallowed::Failed(error) } => {
+                Parsed::Failed { used, error }
+            }
             unfinished => {
-                self.state = unfinished;
+                *self = unfinished;
                 Parsed::Incomplete { used, wants: 1 }
             }
         }
     }
+}
+
+fn is_too_large(key: Key<'_>, length: usize, item_max: usize) -> bool {
+    ITEM_OVERHEAD + key.bytes().len() + length > item_max
+}
+
+/// Why there is no data block.
+enum NoBlock {
+    /// It is not all here yet.
+    Incomplete { wants: usize },
+    /// It does not end in CRLF.
+    Bad { used: usize },
+}
+
+impl NoBlock {
+    fn parsed<'a>(self, error: &'static [u8]) -> Parsed<'a> {
+        match self {
+            Self::Incomplete { wants } => Parsed::Incomplete { used: 0, wants },
+            Self::Bad { used } => Parsed::Failed { used, error },
+        }
+    }
+}
+
+/// The data block behind a line.
+fn data_block(input: &[u8], used: usize, length: usize) -> Result<&[u8], NoBlock> {
+    let total = used + length + 2;
+    if input.len() < total {
+        return Err(NoBlock::Incomplete { wants: total });
+    }
+    let (value, end) = input[used..total].split_at(length);
+    if end == b"\r\n" { Ok(value) } else { Err(NoBlock::Bad { used: total }) }
 }
 
 fn strip_return(line: &[u8]) -> &[u8] {
@@ -290,7 +370,9 @@ mod tests {
                 let (used, line, more) = match parser.next(&buffer) {
                     Parsed::Request { used, request } => (used, describe(request), true),
                     Parsed::Failed { used, error } => (used, format!("{error:?}"), true),
-                    Parsed::Incomplete { used, .. } => (used, String::new(), false),
+                    Parsed::Incomplete { used, .. } => {
+                        (used, String::new(), used > 0 && used < buffer.len())
+                    }
                     Parsed::Close { .. } => return seen,
                 };
                 if !line.is_empty() {

@@ -25,6 +25,31 @@ pub const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
 /// The connection limit, sent before closing.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
 
+/// A meta flag that stands twice.
+pub const DUPLICATE_FLAG: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
+/// A meta flag that nobody knows.
+pub const INVALID_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
+/// Any mistake in the flags of ma.
+pub const BAD_COUNT_FLAG: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
+/// A meta flag with an argument that is no number.
+pub const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
+/// ma with a J that is no number.
+pub const BAD_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
+/// ma with a D that is no number.
+pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
+/// More than 20 tokens in a meta command.
+pub const TOO_MANY_FLAGS: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
+/// An opaque above 31 bytes.
+pub const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
+/// A key that is not base64.
+pub const BAD_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
+/// ms with a mode that does not exist.
+pub const BAD_STORE_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
+/// ma with a mode that does not exist.
+pub const BAD_COUNT_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
+/// The answer of mn.
+pub const NOOP: &[u8] = b"MN\r\n";
+
 /// Done.
 pub const OK: &[u8] = b"OK\r\n";
 /// The end of a retrieval or of stats.

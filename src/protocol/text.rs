@@ -9,7 +9,8 @@ use nom::combinator::all_consuming;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-use super::{Request, StoreVerb, ValueForm, reply};
+use super::meta::{self, KeyBuffer, MetaStore};
+use super::{MetaVerb, Request, StoreVerb, ValueForm, reply};
 use crate::key::Key;
 
 /// What one line asks for.
@@ -21,6 +22,8 @@ pub(super) enum Line<'a> {
     Retrieve { kind: Retrieval, keys: &'a [u8] },
     /// A storage command: its data block follows.
     Store(StoreHeader<'a>),
+    /// ms: its data block follows.
+    MetaStore(MetaStore<'a>),
     /// Nothing we know how to do.
     Bad(BadLine),
     /// An HTTP request: somebody tricked a browser into talking to us. Close without a word.
@@ -55,10 +58,10 @@ pub(super) struct BadLine {
 }
 
 /// The longest data block whose length memcached reads: 2^31 - 3.
-const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
+pub(super) const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
 
-/// Reads one line.
-pub(super) fn line(line: &[u8]) -> Line<'_> {
+/// Reads one line; a key in base64 is decoded into `buffer`.
+pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
     let (word, arguments) = split_word(line);
     let parsed = match word {
         b"get" => Ok(get(ValueForm::Plain, arguments)),
@@ -76,6 +79,12 @@ pub(super) fn line(line: &[u8]) -> Line<'_> {
         b"decr" => count(false, arguments),
         b"touch" => touch(arguments),
         b"flush_all" => flush_all(arguments),
+        b"mg" => meta::command(MetaVerb::Get, arguments, buffer),
+        b"ms" => meta::store(arguments, buffer),
+        b"md" => meta::command(MetaVerb::Delete, arguments, buffer),
+        b"ma" => meta::command(MetaVerb::Count, arguments, buffer),
+        b"me" => meta::command(MetaVerb::Debug, arguments, buffer),
+        b"mn" => Ok(Line::Request(Request::MetaNoop)),
         b"version" => Ok(Line::Request(Request::Version)),
         b"verbosity" => verbosity(arguments),
         b"stats" => Ok(Line::Request(Request::Stats {
@@ -185,11 +194,15 @@ const BAD_FORMAT: BadLine = BadLine::keep(reply::BAD_FORMAT);
 
 /// memcached goes on and reads the data block as commands; with a value from a stranger that is
 /// an injection, so we close.
-const BAD_LENGTH: BadLine = BadLine { error: reply::BAD_FORMAT, close: true };
+const BAD_LENGTH: BadLine = BadLine::closing(reply::BAD_FORMAT);
 
 impl BadLine {
-    const fn keep(error: &'static [u8]) -> Self {
+    pub(super) const fn keep(error: &'static [u8]) -> Self {
         Self { error, close: false }
+    }
+
+    pub(super) const fn closing(error: &'static [u8]) -> Self {
+        Self { error, close: true }
     }
 
     fn silenced(self, noreply: bool) -> Self {
@@ -236,12 +249,12 @@ fn is_noreply(arguments: &[u8]) -> bool {
     last_token(arguments) == b"noreply"
 }
 
-fn unsigned(field: &[u8]) -> Option<u64> {
+pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
     let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(field);
     parsed.ok().map(|(_, value)| value)
 }
 
-fn signed(field: &[u8]) -> Option<i32> {
+pub(super) fn signed(field: &[u8]) -> Option<i32> {
     let parsed: IResult<&[u8], i32> = all_consuming(number::i32).parse(field);
     parsed.ok().map(|(_, value)| value)
 }
@@ -249,6 +262,11 @@ fn signed(field: &[u8]) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The line alone, without anything in base64.
+    fn line(text: &[u8]) -> Line<'_> {
+        super::line(text, Box::leak(Box::new([0; 250])))
+    }
 
     fn error_of(text: &[u8]) -> &'static [u8] {
         match line(text) {

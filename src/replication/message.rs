@@ -357,7 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Change, StoreMode};
+    use crate::record::{Change, Marks, StoreMode, Terms};
     use crate::time::Deadline;
     use crate::version::Versions;
 
@@ -369,15 +369,17 @@ mod tests {
                 cas: 7,
                 flags: 1,
                 deadline: Deadline::NEVER,
+                marks: Marks { is_stale: true, ..Marks::default() },
                 value: Bytes::from_static(b"value\r\n"),
             },
         };
         let request = RequestId { origin: Incarnation(u64::MAX), counter: 4 };
-        let answered = Answered { request, done_up_to: 3, outcome: Outcome::Number(5) };
+        let answered = Answered { request, done_up_to: 3, outcome: Outcome::NotStored };
         let mutation = Mutation::Store {
-            mode: StoreMode::Cas(6),
+            mode: StoreMode::Set,
             flags: 0,
             deadline: Deadline::NEVER,
+            terms: Terms { compare: Some(6), ..Terms::default() },
             value: Bytes::from_static(b"v"),
         };
         let lane = |message| Message::Lane(15, Epoch(3), message);

@@ -17,7 +17,7 @@ pub use budget::Budget;
 use slots::{Slot, SlotId, Slots};
 
 use crate::key::Key;
-use crate::record::{Change, Record};
+use crate::record::{Change, Marks, Record, Sight};
 use crate::time::{Deadline, Now};
 use crate::version::Version;
 
@@ -55,8 +55,29 @@ pub struct Item<'a> {
     pub flags: u32,
     /// When it ends.
     pub deadline: Deadline,
+    /// What the meta commands remember of it.
+    pub marks: Marks,
+    /// Whether it was read before.
+    pub was_fetched: bool,
+    /// Seconds since it was last used.
+    pub idle_s: u32,
     /// The value.
     pub value: &'a [u8],
+}
+
+impl Item<'_> {
+    /// All but the value, as a client may see it.
+    pub fn sight(&self) -> Sight {
+        Sight {
+            cas: self.cas,
+            flags: self.flags,
+            deadline: self.deadline,
+            marks: self.marks,
+            wins: false,
+            was_fetched: self.was_fetched,
+            idle_s: self.idle_s,
+        }
+    }
 }
 
 /// What became of a record.
@@ -108,19 +129,22 @@ impl Store {
         }
     }
 
-    /// The live item of a key, which becomes the most recently used.
+    /// The live item of a key as it was before this use; it becomes the most recently used.
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_live(key, now)?;
         self.slots.bump(id);
+        let now_s = seconds(now);
         let slot = self.slots.at_mut(id);
-        slot.fetched = true;
-        Some(item(self.slots.at(id)))
+        let was_fetched = std::mem::replace(&mut slot.fetched, true);
+        let used_s = std::mem::replace(&mut slot.used_s, now_s);
+        let idle_s = now_s.saturating_sub(used_s);
+        Some(Item { was_fetched, idle_s, ..item(self.slots.at(id), now) })
     }
 
     /// The live item of a key, without counting as a use.
     pub fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_live(key, now)?;
-        Some(item(self.slots.at(id)))
+        Some(item(self.slots.at(id), now))
     }
 
     /// Brings a key to a new state, unless the store has a newer one.
@@ -133,9 +157,11 @@ impl Store {
             return Applied::Stale;
         }
         match record.change {
-            Change::Touch { deadline } => self.touch(key, record.version, deadline, now),
+            Change::Meta { cas, deadline, marks } => {
+                self.touch(key, record.version, cas, deadline, marks, now);
+            }
             Change::Delete => self.drop_slot(id),
-            Change::Put { cas, flags, deadline, value } => {
+            Change::Put { cas, flags, deadline, marks, value } => {
                 self.drop_slot(id);
                 let slot = Slot {
                     hash: self.hasher.hash_one(key.bytes()),
@@ -145,6 +171,8 @@ impl Store {
                     flags,
                     key_len: key.bytes().len() as u8,
                     fetched: false,
+                    marks,
+                    used_s: seconds(now),
                     data: Box::default(),
                 };
                 return self.place(slot, key, value, now);
@@ -153,12 +181,22 @@ impl Store {
         Applied::Done
     }
 
-    /// Moves the end of an item and its version; value and CAS unique stay.
-    pub fn touch(&mut self, key: Key<'_>, version: Version, deadline: Deadline, now: Now) {
+    /// Changes everything but flags and value.
+    pub fn touch(
+        &mut self,
+        key: Key<'_>,
+        version: Version,
+        cas: u64,
+        deadline: Deadline,
+        marks: Marks,
+        now: Now,
+    ) {
         if let Some(id) = self.find_live(key, now) {
             let slot = self.slots.at_mut(id);
             slot.version = version;
+            slot.cas = cas;
             slot.deadline = deadline;
+            slot.marks = marks;
         }
     }
 
@@ -191,7 +229,7 @@ impl Store {
             let Some(key) = Key::new(slot.key()) else {
                 continue;
             };
-            if self.is_live(slot, now) && !visit(key, item(slot)) {
+            if self.is_live(slot, now) && !visit(key, item(slot, now)) {
                 return Some(id + 1);
             }
         }
@@ -349,14 +387,21 @@ impl Store {
     }
 }
 
-fn item(slot: &Slot) -> Item<'_> {
+fn item(slot: &Slot, now: Now) -> Item<'_> {
     Item {
         version: slot.version,
         cas: slot.cas,
         flags: slot.flags,
         deadline: slot.deadline,
+        marks: slot.marks,
+        was_fetched: slot.fetched,
+        idle_s: seconds(now).saturating_sub(slot.used_s),
         value: slot.value(),
     }
+}
+
+fn seconds(now: Now) -> u32 {
+    (now.local.0 / 1000) as u32
 }
 
 /// What malloc takes for `len` bytes.

@@ -2,6 +2,7 @@
 //!
 //! A slot is a number into a vector, never a pointer. Knows nothing of keys' hashes or of time.
 
+use crate::record::Marks;
 use crate::time::Deadline;
 use crate::version::Version;
 
@@ -20,6 +21,9 @@ pub(super) struct Slot {
     pub(super) flags: u32,
     pub(super) key_len: u8,
     pub(super) fetched: bool,
+    pub(super) marks: Marks,
+    /// Of the last use, in seconds of local time.
+    pub(super) used_s: u32,
     pub(super) data: Box<[u8]>,
 }
 

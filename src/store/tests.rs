@@ -17,7 +17,13 @@ fn at(ms: u64) -> Now {
 }
 
 fn put<'a>(key: &'a str, value: &'a [u8], version: Version) -> Record<&'a [u8]> {
-    let change = Change::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+    let change = Change::Put {
+        cas: version.get(),
+        flags: 0,
+        deadline: Deadline::NEVER,
+        marks: Marks::default(),
+        value,
+    };
     Record { key: key.as_bytes(), version, change }
 }
 
@@ -50,7 +56,11 @@ fn a_touch_moves_the_end_and_keeps_the_cas_unique() {
     let touch = Record {
         key: &b"k"[..],
         version: versions.next(None),
-        change: Change::Touch { deadline: Deadline::from_exptime(10, now) },
+        change: Change::Meta {
+            cas: first.get(),
+            deadline: Deadline::from_exptime(10, now),
+            marks: Marks::default(),
+        },
     };
     store.apply(&touch, now);
     let item = store.get(Key::new(b"k").unwrap(), at(9_999)).unwrap();
@@ -161,6 +171,7 @@ proptest! {
                             cas: 1,
                             flags: 0,
                             deadline: Deadline::from_exptime(ttl as i32, now),
+                            marks: Marks::default(),
                             value: &bytes[..],
                         },
                     };

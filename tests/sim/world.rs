@@ -446,12 +446,18 @@ impl World {
             Wish::Set(key) => {
                 let number = self.keys[key].begin(false, self.now);
                 let value = value_of(number, &mut self.rng);
-                let text = format!("set {} 1 0 {}\r\n{value}\r\n", key_name(key), value.len());
+                let (name, length) = (key_name(key), value.len());
+                let text = if self.rng.random_ratio(1, 4) {
+                    format!("ms {name} {length} F1 T0 O{number} c\r\n{value}\r\n")
+                } else {
+                    format!("set {name} 1 0 {length}\r\n{value}\r\n")
+                };
                 (Doing::Write { key, number }, text)
             }
             Wish::Delete(key) => {
                 let number = self.keys[key].begin(true, self.now);
-                (Doing::Write { key, number }, format!("delete {}\r\n", key_name(key)))
+                let verb = if self.rng.random_ratio(1, 4) { "md" } else { "delete" };
+                (Doing::Write { key, number }, format!("{verb} {}\r\n", key_name(key)))
             }
             Wish::Append(key) => {
                 let text = format!("append {} 0 0 2\r\n:y\r\n", key_name(key));
@@ -505,7 +511,8 @@ impl World {
         self.tell(|| format!("client {client}: {doing:?} -> {:?}", &reply[..reply.len().min(60)]));
         match doing {
             Doing::Write { key, number } => {
-                if !["STORED\r\n", "DELETED\r\n", "NOT_FOUND\r\n"].contains(&reply.as_str()) {
+                let fine = ["STORED\r\n", "DELETED\r\n", "NOT_FOUND\r\n", "HD\r\n", "NF\r\n"];
+                if !fine.contains(&reply.as_str()) && !reply.starts_with("HD O") {
                     return Err(format!("a write was answered {reply:?}"));
                 }
                 self.keys[key].ack(number, &self.flushes);

@@ -3,12 +3,28 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::record::{Change as KeyChange, Direction, Outcome, Record, StoreMode};
+use crate::record::{Change as KeyChange, Direction, Marks, Outcome, Record, StoreMode, Terms};
 use crate::replication::{Decision, Member};
 use crate::time::Deadline;
 use crate::version::Version;
 
 const KEY: &[u8] = b"session";
+const STORED: Outcome = Outcome::Stored { cas: 0, size: 0 };
+const DELETE: Mutation<&[u8]> = Mutation::Delete {
+    terms: Terms {
+        compare: None,
+        cas: None,
+        vivify: None,
+        touch: None,
+        is_stale: false,
+        has_binary_key: false,
+    },
+    empty: None,
+};
+
+fn number(value: u64) -> Outcome {
+    Outcome::Number { value, cas: 0, deadline: Deadline::NEVER }
+}
 
 /// Items without a store: enough of memcached to count and to set.
 #[derive(Default)]
@@ -25,11 +41,11 @@ impl Items for Map {
         let current = self.0.get(&key);
         let version = versions.next(current.map(|(version, _)| *version));
         let (value, outcome) = match mutation {
-            Mutation::Store { value, .. } => (Bytes::copy_from_slice(value), Outcome::Stored),
+            Mutation::Store { value, .. } => (Bytes::copy_from_slice(value), STORED),
             Mutation::Count { delta, .. } => {
                 let text = current.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
                 let sum = text.map_or(0, |text| text.parse().unwrap()) + delta;
-                (sum.to_string().into(), Outcome::Number(sum))
+                (sum.to_string().into(), number(sum))
             }
             _ => {
                 let outcome = if current.is_some() { Outcome::Deleted } else { Outcome::NotFound };
@@ -41,8 +57,13 @@ impl Items for Map {
             }
         };
         self.0.insert(key.clone(), (version, value.clone()));
-        let change =
-            KeyChange::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+        let change = KeyChange::Put {
+            cas: version.get(),
+            flags: 0,
+            deadline: Deadline::NEVER,
+            marks: Marks::default(),
+            value,
+        };
         Decision { outcome, record: Some(Record { key, version, change }) }
     }
 
@@ -62,8 +83,13 @@ impl Items for Map {
 
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {
         let (version, value) = self.0.get(key.bytes())?.clone();
-        let change =
-            KeyChange::Put { cas: version.get(), flags: 0, deadline: Deadline::NEVER, value };
+        let change = KeyChange::Put {
+            cas: version.get(),
+            flags: 0,
+            deadline: Deadline::NEVER,
+            marks: Marks::default(),
+            value,
+        };
         Some(Record { key: Bytes::copy_from_slice(key.bytes()), version, change })
     }
 
@@ -203,11 +229,12 @@ fn owner(nodes: &[u64]) -> u64 {
 }
 
 fn set(value: &[u8]) -> Mutation<&[u8]> {
-    Mutation::Store { mode: StoreMode::Set, flags: 0, deadline: Deadline::NEVER, value }
+    let (mode, terms) = (StoreMode::Set, Terms::default());
+    Mutation::Store { mode, flags: 0, deadline: Deadline::NEVER, terms, value }
 }
 
 fn incr() -> Mutation<&'static [u8]> {
-    Mutation::Count { direction: Direction::Up, delta: 1 }
+    Mutation::Count { direction: Direction::Up, delta: 1, initial: 0, terms: Terms::default() }
 }
 
 fn others(of: u64) -> [u64; 2] {
@@ -228,7 +255,7 @@ fn a_write_is_answered_when_all_members_have_applied_it() {
     assert!(wire.answers.is_empty(), "one of three does not have it");
     wire.deliver(owner, far);
     wire.deliver(far, owner);
-    assert_eq!(wire.answers, [(7, Outcome::Stored)]);
+    assert_eq!(wire.answers, [(7, STORED)]);
     assert!([1, 2, 3].iter().all(|&n| wire.value(n) == Some(b"v")));
 }
 
@@ -240,7 +267,7 @@ fn a_forwarded_write_is_answered_where_it_came_in() {
     let [origin, _] = others(owner(&[1, 2, 3]));
     wire.mutate(origin, 8, set(b"v"));
     wire.settle();
-    assert_eq!(wire.answers, [(8, Outcome::Stored)]);
+    assert_eq!(wire.answers, [(8, STORED)]);
 }
 
 #[test]
@@ -250,11 +277,11 @@ fn an_answer_without_a_record_waits_for_what_it_rests_on() {
     wire.settle();
     let owner = owner(&[1, 2, 3]);
     wire.mutate(owner, 1, set(b"v"));
-    wire.mutate(owner, 2, Mutation::Delete);
-    wire.mutate(owner, 3, Mutation::Delete);
+    wire.mutate(owner, 2, DELETE);
+    wire.mutate(owner, 3, DELETE);
     assert!(wire.answers.is_empty());
     wire.settle();
-    let expected = [(1, Outcome::Stored), (2, Outcome::Deleted), (3, Outcome::NotFound)];
+    let expected = [(1, STORED), (2, Outcome::Deleted), (3, Outcome::NotFound)];
     assert_eq!(wire.answers, expected);
 }
 
@@ -277,7 +304,7 @@ fn an_incr_whose_owner_dies_before_it_reports_counts_once() {
         rest.sort_unstable();
         wire.install(&view(2, &rest, &[]));
         wire.settle();
-        assert_eq!(wire.answers, [(1, Outcome::Number(1))], "reached {reached:?}");
+        assert_eq!(wire.answers, [(1, number(1))], "reached {reached:?}");
         assert_eq!(wire.value(origin), Some(&b"1"[..]));
         assert_eq!(wire.value(other), Some(&b"1"[..]));
     }
@@ -315,7 +342,7 @@ fn no_chunk_overtakes_a_delete() {
     wire.install(&view(2, &[1, 2], &[9]));
     // The chunk with the item is on its way when the item is deleted.
     while wire.deliver(owner, other) || wire.deliver(other, owner) {}
-    wire.mutate(owner, 2, Mutation::Delete);
+    wire.mutate(owner, 2, DELETE);
     wire.settle();
     assert_eq!(wire.value(9), None);
     let counted = Event::Counted(Epoch(2), life(9));
@@ -330,7 +357,7 @@ fn a_counted_learner_is_waited_for() {
     wire.mutate(1, 5, set(b"v"));
     assert!(wire.answers.is_empty(), "it may become a member at any moment");
     wire.settle();
-    assert_eq!(wire.answers, [(5, Outcome::Stored)]);
+    assert_eq!(wire.answers, [(5, STORED)]);
 }
 
 #[test]
@@ -349,7 +376,7 @@ fn messages_of_another_epoch_are_dropped_or_kept_for_their_time() {
     wire.with(other, |lane, items, post| lane.install(&next, items, post).unwrap());
     wire.settle();
     assert_eq!(wire.value(other), Some(&b"v"[..]));
-    assert_eq!(wire.answers, [(1, Outcome::Stored)]);
+    assert_eq!(wire.answers, [(1, STORED)]);
 }
 
 #[test]

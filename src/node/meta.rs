@@ -1,0 +1,346 @@
+//! The meta commands: from flags to terms, and from what was found to a reply that repeats the
+//! flags in the order they were written.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::commands::{Context, Executed, Form, Pending, Verb};
+use super::{Host, decide};
+use crate::key::Key;
+use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, reply};
+use crate::record::{Direction, Mutation, Outcome, Sight, StoreMode, Terms};
+use crate::time::{Deadline, Now};
+
+/// A reply that has to wait: what the line said, kept.
+#[derive(Debug)]
+pub(super) struct MetaForm {
+    verb: MetaVerb,
+    key: Box<[u8]>,
+    flags: Box<[u8]>,
+    options: MetaOptions,
+    size: usize,
+    now: Now,
+}
+
+impl<W, H: Host<W>> Context<'_, W, H> {
+    pub(super) fn meta(&mut self, meta: MetaRequest<'_>) -> Executed {
+        self.counters.cmd_meta.add(1);
+        match meta.verb {
+            MetaVerb::Get => self.meta_get(meta),
+            MetaVerb::Delete => {
+                let terms = terms(&meta.options, self.now);
+                let empty = meta.options.empties.then_some(meta.options.flags);
+                self.meta_mutate(Verb::Delete, meta, 0, &Mutation::Delete { terms, empty })
+            }
+            MetaVerb::Count => self.meta_count(meta),
+            MetaVerb::Debug => self.meta_debug(meta),
+            MetaVerb::Set => unreachable!("ms comes with its value"),
+        }
+    }
+
+    pub(super) fn meta_store(&mut self, meta: MetaRequest<'_>, value: &[u8]) -> Executed {
+        self.counters.cmd_meta.add(1);
+        let options = meta.options;
+        let mode = match options.mode {
+            MetaMode::Default | MetaMode::Letter(b'S') => StoreMode::Set,
+            MetaMode::Letter(b'E') => StoreMode::Add,
+            MetaMode::Letter(b'A') => StoreMode::Append,
+            MetaMode::Letter(b'P') => StoreMode::Prepend,
+            MetaMode::Letter(b'R') => StoreMode::Replace,
+            MetaMode::Letter(_) => return self.write(reply::BAD_STORE_MODE),
+        };
+        let deadline = Deadline::from_exptime(options.touch.unwrap_or(0), self.now);
+        let terms = terms(&options, self.now);
+        let verb = if terms.compare.is_some() { Verb::Cas } else { Verb::Store };
+        let mutation = Mutation::Store { mode, flags: options.flags, deadline, terms, value };
+        self.meta_mutate(verb, meta, value.len(), &mutation)
+    }
+
+    /// Mostly a read; where it changes something, the key's owner has to decide.
+    fn meta_get(&mut self, meta: MetaRequest<'_>) -> Executed {
+        let MetaRequest { key, flags, options, .. } = meta;
+        let recache = options
+            .recache
+            .map_or(Deadline::NEVER, |recache| Deadline::from_exptime(recache, self.now));
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        let item =
+            if options.keeps_rank { shard.peek(key, self.now) } else { shard.get(key, self.now) };
+        let changes = match &item {
+            Some(item) => options.touch.is_some() || decide::wins(&item.sight(), recache),
+            None => options.vivify.is_some(),
+        };
+        if changes {
+            drop(shard);
+            let mutation = Mutation::Fetch { terms: terms(&options, self.now), recache };
+            let verb = if options.touch.is_some() { Verb::GetAndTouch } else { Verb::MetaFetch };
+            return self.meta_mutate(verb, meta, 0, &mutation);
+        }
+        self.counters.cmd_get.add(1);
+        match item {
+            Some(item) => {
+                self.counters.get_hits.add(1);
+                hit(self.out, key, flags, &options, &item.sight(), item.value, self.now);
+            }
+            None => {
+                self.counters.get_misses.add(1);
+                drop(shard);
+                miss(self.out, key, flags, &options);
+            }
+        }
+        Executed::Done
+    }
+
+    fn meta_count(&mut self, meta: MetaRequest<'_>) -> Executed {
+        let (verb, direction) = match meta.options.mode {
+            MetaMode::Default | MetaMode::Letter(b'I' | b'i' | b'+') => (Verb::Incr, Direction::Up),
+            MetaMode::Letter(b'D' | b'd' | b'-') => (Verb::Decr, Direction::Down),
+            MetaMode::Letter(_) => return self.write(reply::BAD_COUNT_MODE),
+        };
+        let MetaOptions { delta, initial, .. } = meta.options;
+        let terms = terms(&meta.options, self.now);
+        let mutation = Mutation::Count { direction, delta, initial, terms };
+        self.meta_mutate(verb, meta, 0, &mutation)
+    }
+
+    fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed {
+        let MetaRequest { key, options, .. } = meta;
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        match shard.peek(key, self.now) {
+            None => self.out.extend_from_slice(b"EN\r\n"),
+            Some(item) => {
+                let sight = item.sight();
+                self.out.extend_from_slice(b"ME ");
+                write_key(self.out, key, options.has_binary_key);
+                let ends = sight.deadline.remaining_s(self.now);
+                let ends = ends.map_or("-1".to_owned(), |seconds| seconds.to_string());
+                let fetched = if sight.was_fetched { "yes" } else { "no" };
+                let line = format!(
+                    " exp={ends} la={} cas={} fetch={fetched} cls=1 size={}\r\n",
+                    sight.idle_s,
+                    sight.cas,
+                    key.bytes().len() + item.value.len(),
+                );
+                self.out.extend_from_slice(line.as_bytes());
+            }
+        }
+        Executed::Done
+    }
+
+    fn meta_mutate(
+        &mut self,
+        verb: Verb,
+        meta: MetaRequest<'_>,
+        size: usize,
+        mutation: &Mutation<&[u8]>,
+    ) -> Executed {
+        let form = Form::Meta(Box::new(MetaForm {
+            verb: meta.verb,
+            key: meta.key.bytes().into(),
+            flags: meta.flags.bytes().into(),
+            options: meta.options,
+            size,
+            now: self.now,
+        }));
+        let pending = Pending { verb, form };
+        match self.node.mutate(meta.key, mutation, self.now, self.host) {
+            Some(outcome) => {
+                pending.answer(&outcome, self.counters, self.out);
+                Executed::Done
+            }
+            None => Executed::Pending(pending),
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> Executed {
+        self.out.extend_from_slice(line);
+        Executed::Done
+    }
+}
+
+fn terms(options: &MetaOptions, now: Now) -> Terms {
+    let deadline = |exptime: i32| Deadline::from_exptime(exptime, now);
+    Terms {
+        compare: options.compare,
+        cas: options.cas,
+        vivify: options.vivify.map(deadline),
+        touch: options.touch.map(deadline),
+        is_stale: options.is_stale,
+        has_binary_key: options.has_binary_key,
+    }
+}
+
+impl MetaForm {
+    /// Writes the reply to an outcome.
+    pub(super) fn write(&self, outcome: &Outcome, out: &mut Vec<u8>) {
+        let Some(key) = Key::new(&self.key) else {
+            return;
+        };
+        let (flags, options) = (Flags::new(&self.flags), &self.options);
+        match outcome {
+            Outcome::Item(fetched) => {
+                hit(out, key, flags, options, &fetched.sight, &fetched.value, self.now);
+            }
+            Outcome::NotFound if self.verb == MetaVerb::Get => miss(out, key, flags, options),
+            Outcome::Number { value, cas, deadline } => {
+                self.number(out, key, *value, *cas, *deadline);
+            }
+            Outcome::Stored { cas, size } => {
+                if !options.is_quiet {
+                    self.status(out, key, b"HD", *cas, *size as usize);
+                }
+            }
+            Outcome::Deleted => {
+                if !options.is_quiet {
+                    self.status(out, key, b"HD", 0, 0);
+                }
+            }
+            Outcome::NotStored => self.status(out, key, b"NS", 0, self.size),
+            Outcome::Exists => self.status(out, key, b"EX", 0, self.size),
+            Outcome::NotFound => self.status(out, key, b"NF", 0, self.size),
+            Outcome::NotNumeric => out.extend_from_slice(reply::NOT_NUMERIC),
+            Outcome::TooLarge => out.extend_from_slice(reply::TOO_LARGE),
+            Outcome::NoMemory => out.extend_from_slice(reply::NO_MEMORY),
+            Outcome::Touched | Outcome::Flushed => {}
+        }
+    }
+
+    /// A reply without an item: two letters, and the flags that make sense for the command.
+    fn status(&self, out: &mut Vec<u8>, key: Key<'_>, code: &[u8], cas: u64, size: usize) {
+        out.extend_from_slice(code);
+        for (letter, flag) in Flags::new(&self.flags) {
+            match letter {
+                b'O' => echo(out, flag),
+                b'k' => write_key_flag(out, key, self.options.has_binary_key),
+                b'c' if self.verb == MetaVerb::Set => flag_number(out, b'c', cas),
+                b's' if self.verb == MetaVerb::Set => flag_number(out, b's', size as u64),
+                _ => {}
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn number(&self, out: &mut Vec<u8>, key: Key<'_>, value: u64, cas: u64, deadline: Deadline) {
+        if self.options.is_quiet {
+            return;
+        }
+        let mut digits = itoa::Buffer::new();
+        let text = digits.format(value).as_bytes();
+        head(out, &self.options, text.len());
+        for (letter, flag) in Flags::new(&self.flags) {
+            match letter {
+                b'O' => echo(out, flag),
+                b'k' => write_key_flag(out, key, self.options.has_binary_key),
+                b'c' => flag_number(out, b'c', cas),
+                b't' => flag_ttl(out, deadline, self.now),
+                _ => {}
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        if self.options.shows_value {
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// `VA` with the value's length, or `HD`.
+fn head(out: &mut Vec<u8>, options: &MetaOptions, length: usize) {
+    if options.shows_value {
+        out.extend_from_slice(b"VA ");
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    } else {
+        out.extend_from_slice(b"HD");
+    }
+}
+
+fn hit(
+    out: &mut Vec<u8>,
+    key: Key<'_>,
+    flags: Flags<'_>,
+    options: &MetaOptions,
+    sight: &Sight,
+    value: &[u8],
+    now: Now,
+) {
+    head(out, options, value.len());
+    for (letter, flag) in flags {
+        match letter {
+            b'O' => echo(out, flag),
+            b'k' => write_key_flag(out, key, sight.marks.has_binary_key),
+            b's' => flag_number(out, b's', value.len() as u64),
+            b'c' => flag_number(out, b'c', sight.cas),
+            b'f' => flag_number(out, b'f', u64::from(sight.flags)),
+            b't' => flag_ttl(out, sight.deadline, now),
+            b'h' => flag_number(out, b'h', u64::from(sight.was_fetched)),
+            b'l' => flag_number(out, b'l', u64::from(sight.idle_s)),
+            _ => {}
+        }
+    }
+    if sight.marks.is_won {
+        out.extend_from_slice(b" Z");
+    }
+    if sight.marks.is_stale {
+        out.extend_from_slice(b" X");
+    }
+    if sight.wins {
+        out.extend_from_slice(b" W");
+    }
+    out.extend_from_slice(b"\r\n");
+    if options.shows_value {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn miss(out: &mut Vec<u8>, key: Key<'_>, flags: Flags<'_>, options: &MetaOptions) {
+    if options.is_quiet {
+        return;
+    }
+    out.extend_from_slice(b"EN");
+    for (letter, flag) in flags {
+        match letter {
+            b'O' => echo(out, flag),
+            b'k' => write_key_flag(out, key, options.has_binary_key),
+            _ => {}
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn echo(out: &mut Vec<u8>, flag: &[u8]) {
+    out.push(b' ');
+    out.extend_from_slice(flag);
+}
+
+fn flag_number(out: &mut Vec<u8>, letter: u8, number: u64) {
+    out.extend_from_slice(&[b' ', letter]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn flag_ttl(out: &mut Vec<u8>, deadline: Deadline, now: Now) {
+    match deadline.remaining_s(now) {
+        Some(seconds) => flag_number(out, b't', seconds),
+        None => out.extend_from_slice(b" t-1"),
+    }
+}
+
+fn write_key_flag(out: &mut Vec<u8>, key: Key<'_>, is_binary: bool) {
+    out.extend_from_slice(b" k");
+    write_key(out, key, is_binary);
+    if is_binary {
+        out.extend_from_slice(b" b");
+    }
+}
+
+/// Four bytes of base64 for each three of the longest key.
+const ENCODED_MAX: usize = 336;
+
+fn write_key(out: &mut Vec<u8>, key: Key<'_>, is_binary: bool) {
+    if !is_binary {
+        return out.extend_from_slice(key.bytes());
+    }
+    let mut encoded = [0; ENCODED_MAX];
+    if let Ok(length) = BASE64.encode_slice(key.bytes(), &mut encoded) {
+        out.extend_from_slice(&encoded[..length]);
+    }
+}
