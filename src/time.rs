@@ -61,6 +61,11 @@ impl Deadline {
         Self(now.cluster.plus(remaining_s as u64 * 1000).0)
     }
 
+    /// The instant, in cluster time; `None` for never.
+    pub fn end(self) -> Option<Millis> {
+        (self != Self::NEVER).then_some(Millis(self.0))
+    }
+
     /// Whether the item counts as absent.
     pub fn is_past(self, now: Now) -> bool {
         self.0 != 0 && self.0 <= now.cluster.0

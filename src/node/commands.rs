@@ -18,14 +18,19 @@ pub(super) struct Context<'a, W, H> {
     pub(super) host: &'a mut H,
 }
 
+/// Replies are handed over at the latest when this many bytes have come together.
+pub(super) const OUTPUT_MAX: usize = 64 << 10;
+
 /// What became of a command.
-pub(super) enum Executed {
+pub(super) enum Executed<'a> {
     /// Its reply is written.
     Done,
     /// Its outcome comes later.
     Pending(Pending),
     /// A key in a get line was too long; what is left of the line is void.
     BadKey,
+    /// Enough has been found for one write; these keys are left.
+    Paused(Keys<'a>, ValueForm),
     /// The client is done.
     Quit,
 }
@@ -68,7 +73,7 @@ pub(super) enum Form {
 }
 
 impl<W, H: Host<W>> Context<'_, W, H> {
-    pub(super) fn execute(&mut self, request: Request<'_>) -> Executed {
+    pub(super) fn execute<'a>(&mut self, request: Request<'a>) -> Executed<'a> {
         match request {
             Request::Get { keys, form, last } => self.get(keys, form, last),
             Request::GetAndTouch { key, exptime, form, last } => {
@@ -104,12 +109,12 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    fn get(&mut self, keys: Keys<'_>, form: ValueForm, last: bool) -> Executed {
+    fn get<'a>(&mut self, mut keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
         let (mut asked, mut hits) = (0, 0);
-        let mut bad_key = false;
-        for key in keys {
+        let mut executed = Executed::Done;
+        for key in keys.by_ref() {
             let Ok(key) = key else {
-                bad_key = true;
+                executed = Executed::BadKey;
                 break;
             };
             asked += 1;
@@ -117,19 +122,22 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             if let Some(item) = shard.get(key, self.now) {
                 hits += 1;
                 reply::value(self.out, form, key, item.flags, item.cas, item.value);
+                if self.out.len() >= OUTPUT_MAX {
+                    executed = Executed::Paused(keys.clone(), form);
+                    break;
+                }
             }
         }
         self.counters.cmd_get.add(asked);
         self.counters.get_hits.add(hits);
         self.counters.get_misses.add(asked - hits);
-        if bad_key {
-            self.out.extend_from_slice(reply::BAD_FORMAT);
-            return Executed::BadKey;
+        match executed {
+            Executed::BadKey => self.out.extend_from_slice(reply::BAD_FORMAT),
+            // What is left may be nothing but the end of the line: it is answered all the same.
+            Executed::Done if last => self.out.extend_from_slice(reply::END),
+            _ => {}
         }
-        if last {
-            self.out.extend_from_slice(reply::END);
-        }
-        Executed::Done
+        executed
     }
 
     fn get_and_touch(
@@ -138,7 +146,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         exptime: i32,
         form: ValueForm,
         last: bool,
-    ) -> Executed {
+    ) -> Executed<'static> {
         let Some(key) = key else {
             return self.say(|out| out.extend_from_slice(reply::END));
         };
@@ -157,7 +165,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         exptime: i32,
         value: &[u8],
         noreply: bool,
-    ) -> Executed {
+    ) -> Executed<'static> {
         let mode = match verb {
             StoreVerb::Set | StoreVerb::Cas(_) => StoreMode::Set,
             StoreVerb::Add => StoreMode::Add,
@@ -176,22 +184,23 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     /// The new value can't be kept, and the old one must not be taken for it.
-    fn oversize(&mut self, key: &[u8], noreply: bool) -> Executed {
+    fn oversize(&mut self, key: &[u8], noreply: bool) -> Executed<'static> {
         match Key::new(key) {
             Some(key) => self.mutate(Verb::Oversize, key, &DELETE, line_unless(noreply)),
             None => Executed::Done,
         }
     }
 
-    fn count(&mut self, up: bool, key: Key<'_>, delta: u64, noreply: bool) -> Executed {
+    fn count(&mut self, up: bool, key: Key<'_>, delta: u64, noreply: bool) -> Executed<'static> {
         let (verb, direction) =
             if up { (Verb::Incr, Direction::Up) } else { (Verb::Decr, Direction::Down) };
         let mutation = Mutation::Count { direction, delta, initial: 0, terms: Terms::default() };
         self.mutate(verb, key, &mutation, line_unless(noreply))
     }
 
-    fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed {
-        self.node.flush_all(delay, self.now, self.host);
+    fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed<'static> {
+        let at = Deadline::from_exptime(delay, self.now).end().filter(|&at| at > self.now.cluster);
+        self.node.flush_all(at, self.now, self.host);
         Executed::Pending(Pending { verb: Verb::FlushAll, form: line_unless(noreply) })
     }
 
@@ -201,7 +210,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         key: Key<'_>,
         mutation: &Mutation<&[u8]>,
         form: Form,
-    ) -> Executed {
+    ) -> Executed<'static> {
         let pending = Pending { verb, form };
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
@@ -212,7 +221,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed {
+    fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed<'static> {
         write(self.out);
         Executed::Done
     }

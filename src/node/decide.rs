@@ -94,7 +94,7 @@ struct Put<'a> {
 }
 
 impl<'a> Case<'a, '_> {
-    fn store(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
+    fn store(self, mode: StoreMode, mut put: Put<'a>, terms: Terms) -> Verdict<'a> {
         let mut marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
         match (mode, &self.item, terms.compare) {
             (StoreMode::Add, Some(_), _) => return Verdict::No(Outcome::NotStored),
@@ -109,8 +109,10 @@ impl<'a> Case<'a, '_> {
                 if !terms.is_stale || unique > item.cas {
                     return Verdict::No(Outcome::Exists);
                 }
-                // Better than nothing, says the client, but somebody has to renew it.
-                marks.is_stale = true;
+                // Better than nothing, says the client: it is no newer for that, and whoever has
+                // been told to renew it still is.
+                (marks.is_stale, marks.is_won) = (true, item.marks.is_won);
+                put.deadline = item.deadline;
             }
             _ => {}
         }

@@ -23,7 +23,7 @@ pub(super) struct MetaForm {
 }
 
 impl<W, H: Host<W>> Context<'_, W, H> {
-    pub(super) fn meta(&mut self, meta: MetaRequest<'_>) -> Executed {
+    pub(super) fn meta(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         self.counters.cmd_meta.add(1);
         match meta.verb {
             MetaVerb::Get => self.meta_get(meta),
@@ -38,7 +38,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    pub(super) fn meta_store(&mut self, meta: MetaRequest<'_>, value: &[u8]) -> Executed {
+    pub(super) fn meta_store(&mut self, meta: MetaRequest<'_>, value: &[u8]) -> Executed<'static> {
         self.counters.cmd_meta.add(1);
         let options = meta.options;
         let mode = match options.mode {
@@ -57,7 +57,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     /// Mostly a read; where it changes something, the key's owner has to decide.
-    fn meta_get(&mut self, meta: MetaRequest<'_>) -> Executed {
+    fn meta_get(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let MetaRequest { key, flags, options, .. } = meta;
         let recache = options
             .recache
@@ -90,7 +90,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         Executed::Done
     }
 
-    fn meta_count(&mut self, meta: MetaRequest<'_>) -> Executed {
+    fn meta_count(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let (verb, direction) = match meta.options.mode {
             MetaMode::Default | MetaMode::Letter(b'I' | b'i' | b'+') => (Verb::Incr, Direction::Up),
             MetaMode::Letter(b'D' | b'd' | b'-') => (Verb::Decr, Direction::Down),
@@ -102,7 +102,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         self.meta_mutate(verb, meta, 0, &mutation)
     }
 
-    fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed {
+    fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let MetaRequest { key, options, .. } = meta;
         let mut shard = self.node.shards[key.hash().lane()].lock();
         match shard.peek(key, self.now) {
@@ -132,7 +132,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         meta: MetaRequest<'_>,
         size: usize,
         mutation: &Mutation<&[u8]>,
-    ) -> Executed {
+    ) -> Executed<'static> {
         let form = Form::Meta(Box::new(MetaForm {
             verb: meta.verb,
             key: meta.key.bytes().into(),
@@ -151,7 +151,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    fn write(&mut self, line: &[u8]) -> Executed {
+    fn write(&mut self, line: &[u8]) -> Executed<'static> {
         self.out.extend_from_slice(line);
         Executed::Done
     }

@@ -237,8 +237,7 @@ impl<W> Node<W> {
         }
     }
 
-    fn flush_all<H: Host<W>>(&self, delay_s: i32, now: Now, host: &mut H) {
-        let at = (delay_s > 0).then(|| now.cluster.plus(delay_s as u64 * 1000));
+    fn flush_all<H: Host<W>>(&self, at: Option<Millis>, now: Now, host: &mut H) {
         let waiter = host.waiter();
         let todo = self.group.lock().flush_all(at, waiter, now, host);
         self.work_off(todo, now, host);

@@ -3,14 +3,11 @@
 //! Commands are executed in order. One that has to wait for other nodes stops the session until
 //! it is resumed, so later commands of the connection always see its effect.
 
-use super::commands::{Context, Executed, Pending};
+use super::commands::{Context, Executed, OUTPUT_MAX, Pending};
 use super::{Host, Node};
 use crate::protocol::{Parsed, Parser};
 use crate::record::Outcome;
 use crate::time::Now;
-
-/// Replies are handed over at the latest when this many bytes have come together.
-const OUTPUT_MAX: usize = 256 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -77,6 +74,10 @@ impl Session {
                         Executed::Done => {}
                         Executed::Pending(pending) => self.pending = Some(pending),
                         Executed::BadKey => self.parser.skip_line(),
+                        Executed::Paused(rest, form) => {
+                            done = rest.position_in(input);
+                            self.parser.resume_keys(form);
+                        }
                         Executed::Quit => return (done, Step::Close),
                     }
                 }

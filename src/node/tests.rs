@@ -61,6 +61,7 @@ impl Single {
     fn replies(&self, input: &[u8], lengths: &[usize]) -> Vec<u8> {
         let mut session = Session::new(0, ITEM_MAX);
         let (mut out, mut host, mut buffer) = (Vec::new(), Alone::default(), Vec::new());
+        let mut written = Vec::new();
         let (mut rest, mut turn) = (input, 0);
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(lengths[turn % lengths.len()].min(rest.len()));
@@ -72,13 +73,13 @@ impl Single {
                 buffer.drain(..used);
                 match step {
                     Step::Wait => session.resume(&self.node, host.answers.remove(0), &mut out),
-                    Step::Write => {}
+                    Step::Write => written.append(&mut out),
                     Step::Read(_) => break,
-                    Step::Close => return out,
+                    Step::Close => return [written, out].concat(),
                 }
             }
         }
-        out
+        [written, out].concat()
     }
 
     fn says(&self, input: &str) -> String {
@@ -197,6 +198,30 @@ fn a_shard_that_is_empty_gets_room_from_full_ones() {
         assert_eq!(single.says(&command), "STORED\r\n", "value {n}");
     }
     assert!(single.node.budget.used() <= 8 << 20);
+}
+
+#[test]
+fn a_multi_get_is_written_in_bounded_parts() {
+    let single = Single::new(true);
+    let value = "x".repeat(50_000);
+    single.says(&format!("set a 0 0 50000\r\n{value}\r\n"));
+    let input = format!("gets{}\r\nget a \r\n", " a".repeat(100));
+    let mut session = Session::new(0, ITEM_MAX);
+    let (mut done, mut written, mut parts) = (0, 0, 0);
+    loop {
+        let (mut out, mut host) = (Vec::new(), Alone::default());
+        let rest = &input.as_bytes()[done..];
+        let (used, step) = session.advance(&single.node, rest, single.now(), &mut out, &mut host);
+        assert!(out.len() < 120_000, "{} bytes at once", out.len());
+        (done, written, parts) = (done + used, written + out.len(), parts + 1);
+        if matches!(step, Step::Read(_)) {
+            break;
+        }
+    }
+    let one = single.says("get a\r\n").len();
+    let hundred = single.says("gets a\r\n").len() * 100 - 99 * "END\r\n".len();
+    assert_eq!(written, hundred + one);
+    assert!(parts > 30);
 }
 
 #[test]

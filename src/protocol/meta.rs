@@ -32,21 +32,21 @@ pub(super) fn command<'a>(
     arguments: &'a [u8],
     buffer: &'a mut KeyBuffer,
 ) -> Result<Line<'a>, BadLine> {
-    let (key, flags) = token(arguments).ok_or(BadLine::keep(reply::BAD_FORMAT))?;
-    let meta = request(verb, key, flags, buffer).map_err(BadLine::keep)?;
+    let (key, flags) = token(arguments).ok_or(BadLine::new(reply::BAD_FORMAT))?;
+    let meta = request(verb, key, flags, buffer).map_err(BadLine::new)?;
     Ok(Line::Request(Request::Meta(meta)))
 }
 
-/// ms: with an unusable length nothing behind the line can be trusted.
+/// ms: with an unusable length nothing is known of a data block.
 pub(super) fn store<'a>(
     arguments: &'a [u8],
     buffer: &'a mut KeyBuffer,
 ) -> Result<Line<'a>, BadLine> {
-    let (key, rest) = token(arguments).ok_or(BadLine::keep(reply::BAD_FORMAT))?;
-    let (length, flags) = token(rest).ok_or(BadLine::keep(reply::BAD_FORMAT))?;
+    let (key, rest) = token(arguments).ok_or(BadLine::new(reply::BAD_FORMAT))?;
+    let (length, flags) = token(rest).ok_or(BadLine::new(reply::BAD_FORMAT))?;
     let length = unsigned(length)
         .filter(|&length| length <= LENGTH_MAX)
-        .ok_or(BadLine::closing(reply::BAD_FORMAT))?;
+        .ok_or(BadLine::new(reply::BAD_FORMAT))?;
     let meta = request(MetaVerb::Set, key, flags, buffer);
     Ok(Line::MetaStore(MetaStore { length: length as usize, meta }))
 }

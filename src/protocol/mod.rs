@@ -94,7 +94,7 @@ pub enum Request<'a> {
     },
     /// flush_all.
     FlushAll {
-        /// Seconds from now; 0 or less is at once.
+        /// As an exptime: seconds from now or a Unix time; 0 or less is at once.
         delay: i32,
         /// Whether to keep silent.
         noreply: bool,
@@ -217,6 +217,13 @@ pub enum MetaMode {
 /// The keys of a get line, checked one by one as they are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keys<'a>(&'a [u8]);
+
+impl Keys<'_> {
+    /// Where in `input`, which they were taken from, the keys that are left begin.
+    pub fn position_in(&self, input: &[u8]) -> usize {
+        (self.0.as_ptr() as usize).saturating_sub(input.as_ptr() as usize).min(input.len())
+    }
+}
 
 /// A key above 250 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

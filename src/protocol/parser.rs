@@ -99,6 +99,11 @@ impl Parser {
         }
     }
 
+    /// The session has answered a part of a get line and goes on with the rest later.
+    pub fn resume_keys(&mut self, form: ValueForm) {
+        self.state = State::Keys { kind: Retrieval::Get(form), any: true };
+    }
+
     /// The session met a bad key in a part of a longer line: drop what is left of that line.
     pub fn skip_line(&mut self) {
         if matches!(self.state, State::Keys { .. }) {
@@ -123,6 +128,12 @@ impl State {
             Line::Request(request) => Parsed::Request { used, request },
             Line::Store(header) => self.store(header, used, input, item_max),
             Line::MetaStore(header) => self.meta_store(header, used, input, item_max),
+            Line::Retrieve { kind: Retrieval::Get(_), keys }
+                if Keys(keys).any(|key| key.is_err()) =>
+            {
+                // As memcached, which answers the error alone.
+                Parsed::Failed { used, error: reply::BAD_FORMAT }
+            }
             Line::Retrieve { kind: Retrieval::Get(form), keys } if text::token(keys).is_some() => {
                 Parsed::Request {
                     used,
@@ -134,7 +145,9 @@ impl State {
                 // The keys reach to the end of the line, so they start this far into the input.
                 self.keys(input, strip_return(&input[..end]).len() - keys.len())
             }
-            Line::Bad(bad) if bad.close => Parsed::Close { error: bad.error },
+            Line::BadStore { length, bad } => {
+                self.swallow(used, length, Swallowed::Failed(bad.error))
+            }
             Line::Bad(bad) => Parsed::Failed { used, error: bad.error },
             Line::Http => Parsed::Close { error: b"" },
         }

@@ -22,6 +22,8 @@ pub(super) enum Line<'a> {
     Retrieve { kind: Retrieval, keys: &'a [u8] },
     /// A storage command: its data block follows.
     Store(StoreHeader<'a>),
+    /// A storage command with a mistake; its data block follows all the same.
+    BadStore { length: usize, bad: BadLine },
     /// ms: its data block follows.
     MetaStore(MetaStore<'a>),
     /// Nothing we know how to do.
@@ -53,8 +55,6 @@ pub(super) struct StoreHeader<'a> {
 pub(super) struct BadLine {
     /// Empty when the client asked for no reply.
     pub(super) error: &'static [u8],
-    /// Whether what follows can't be told from a data block.
-    pub(super) close: bool,
 }
 
 /// The longest data block whose length memcached reads: 2^31 - 3.
@@ -104,38 +104,34 @@ fn get(form: ValueForm, arguments: &[u8]) -> Line<'_> {
 
 fn gat(form: ValueForm, arguments: &[u8]) -> Parsing<'_> {
     let (exptime, keys) = token(arguments).ok_or(BAD_FORMAT)?;
-    let exptime = signed(exptime).ok_or(BadLine::keep(reply::INVALID_EXPTIME))?;
+    let exptime = signed(exptime).ok_or(BadLine::new(reply::INVALID_EXPTIME))?;
     Ok(Line::Retrieve { kind: Retrieval::GetAndTouch { form, exptime }, keys })
 }
 
 fn store(verb: StoreVerb, arguments: &[u8]) -> Parsing<'_> {
     let noreply = is_noreply(arguments);
-    header(verb, arguments, noreply).map_err(|bad| bad.silenced(noreply))
-}
-
-fn header(verb: StoreVerb, arguments: &[u8], noreply: bool) -> Parsing<'_> {
     let mut fields = Fields(arguments);
-    let key = fields.key()?;
-    let flags = fields.next().and_then(unsigned).ok_or(BAD_FORMAT)?;
-    let exptime = fields.next().and_then(signed).ok_or(BAD_FORMAT)?;
-    let length = fields
-        .next()
-        .and_then(unsigned)
-        .filter(|&length| length <= LENGTH_MAX)
-        .ok_or(BAD_LENGTH)?;
-    let verb = match verb {
-        StoreVerb::Cas(_) => StoreVerb::Cas(fields.next().and_then(unsigned).ok_or(BAD_FORMAT)?),
-        other => other,
+    let mut field = || fields.next().ok_or(BAD_FORMAT.silenced(noreply));
+    let (key, flags, exptime, length) = (field()?, field()?, field()?, field()?);
+    let unique = if matches!(verb, StoreVerb::Cas(_)) { Some(field()?) } else { None };
+    let length = unsigned(length).filter(|&length| length <= LENGTH_MAX);
+    let length = length.ok_or(BAD_FORMAT.silenced(noreply))? as usize;
+    let header = || {
+        Some(StoreHeader {
+            verb: match unique {
+                Some(unique) => StoreVerb::Cas(unsigned(unique)?),
+                None => verb,
+            },
+            key: Key::new(key)?,
+            // memcached keeps the low 32 bits of a larger number.
+            flags: unsigned(flags)? as u32,
+            exptime: signed(exptime)?,
+            length,
+            noreply,
+        })
     };
-    Ok(Line::Store(StoreHeader {
-        verb,
-        key,
-        // memcached keeps the low 32 bits of a larger number.
-        flags: flags as u32,
-        exptime,
-        length: length as usize,
-        noreply,
-    }))
+    // With a length that can be read, the data block is known for what it is and not executed.
+    Ok(header().map_or(Line::BadStore { length, bad: BAD_FORMAT.silenced(noreply) }, Line::Store))
 }
 
 fn delete(arguments: &[u8]) -> Parsing<'_> {
@@ -149,7 +145,7 @@ fn count(up: bool, arguments: &[u8]) -> Parsing<'_> {
     let mut fields = Fields(arguments);
     let key = fields.key().map_err(|bad| bad.silenced(noreply))?;
     let delta = fields.next().ok_or(BAD_FORMAT.silenced(noreply))?;
-    let delta = unsigned(delta).ok_or(BadLine::keep(reply::INVALID_DELTA).silenced(noreply))?;
+    let delta = unsigned(delta).ok_or(BadLine::new(reply::INVALID_DELTA).silenced(noreply))?;
     Ok(Line::Request(Request::Count { up, key, delta, noreply }))
 }
 
@@ -158,7 +154,7 @@ fn touch(arguments: &[u8]) -> Parsing<'_> {
     let mut fields = Fields(arguments);
     let key = fields.key().map_err(|bad| bad.silenced(noreply))?;
     let exptime = fields.next().ok_or(BAD_FORMAT.silenced(noreply))?;
-    let exptime = signed(exptime).ok_or(BadLine::keep(reply::INVALID_EXPTIME).silenced(noreply))?;
+    let exptime = signed(exptime).ok_or(BadLine::new(reply::INVALID_EXPTIME).silenced(noreply))?;
     Ok(Line::Request(Request::Touch { key, exptime, noreply }))
 }
 
@@ -167,7 +163,7 @@ fn flush_all(arguments: &[u8]) -> Parsing<'_> {
     let delay = match token(arguments) {
         None | Some((b"noreply", _)) => 0,
         Some((delay, _)) => {
-            signed(delay).ok_or(BadLine::keep(reply::INVALID_EXPTIME).silenced(noreply))?
+            signed(delay).ok_or(BadLine::new(reply::INVALID_EXPTIME).silenced(noreply))?
         }
     };
     Ok(Line::Request(Request::FlushAll { delay, noreply }))
@@ -187,26 +183,18 @@ fn unknown(line: &[u8]) -> Parsing<'_> {
         return Ok(Line::Http);
     }
     // memcached looks at the second letter before it looks at the command.
-    Err(if line.len() < 2 { BAD_FORMAT } else { BadLine::keep(reply::ERROR) })
+    Err(if line.len() < 2 { BAD_FORMAT } else { BadLine::new(reply::ERROR) })
 }
 
-const BAD_FORMAT: BadLine = BadLine::keep(reply::BAD_FORMAT);
-
-/// memcached goes on and reads the data block as commands; with a value from a stranger that is
-/// an injection, so we close.
-const BAD_LENGTH: BadLine = BadLine::closing(reply::BAD_FORMAT);
+const BAD_FORMAT: BadLine = BadLine::new(reply::BAD_FORMAT);
 
 impl BadLine {
-    pub(super) const fn keep(error: &'static [u8]) -> Self {
-        Self { error, close: false }
-    }
-
-    pub(super) const fn closing(error: &'static [u8]) -> Self {
-        Self { error, close: true }
+    pub(super) const fn new(error: &'static [u8]) -> Self {
+        Self { error }
     }
 
     fn silenced(self, noreply: bool) -> Self {
-        Self { error: if noreply { b"" } else { self.error }, ..self }
+        if noreply { Self { error: b"" } } else { self }
     }
 }
 
@@ -270,7 +258,7 @@ mod tests {
 
     fn error_of(text: &[u8]) -> &'static [u8] {
         match line(text) {
-            Line::Bad(bad) => bad.error,
+            Line::Bad(bad) | Line::BadStore { bad, .. } => bad.error,
             other => panic!("{other:?} is no error"),
         }
     }
@@ -297,11 +285,18 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_read_closes() {
+    fn a_length_that_cannot_be_read_is_only_an_error() {
         for length in ["-1", "2147483646", "x", ""] {
-            let text = format!("set k 0 0 {length}");
-            let Line::Bad(bad) = line(text.as_bytes()) else { panic!("{text} was accepted") };
-            assert!(bad.close && bad.error == reply::BAD_FORMAT, "{text}");
+            assert_eq!(error_of(format!("set k 0 0 {length}").as_bytes()), reply::BAD_FORMAT);
+        }
+    }
+
+    #[test]
+    fn a_mistake_beside_a_good_length_does_not_make_data_a_command() {
+        let long = "k".repeat(251);
+        for text in ["set k -1 0 5", "set k 0 x 5", "cas k 0 0 5 x", &format!("set {long} 0 0 5")] {
+            let bad = BadLine::new(reply::BAD_FORMAT);
+            assert_eq!(line(text.as_bytes()), Line::BadStore { length: 5, bad }, "{text}");
         }
     }
 
