@@ -1,0 +1,32 @@
+//! Replays the corpus of the fuzz targets: what once was interesting stays tested, on stable Rust.
+
+mod oracle;
+
+use std::fs;
+use std::path::Path;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for entry in fs::read_dir(folder).expect("a corpus") {
+        let path = entry.expect("a readable corpus").path();
+        run(&fs::read(&path).expect("a readable input"));
+        inputs += 1;
+    }
+    assert!(inputs > 0, "the corpus of {target} is empty");
+}
+
+#[test]
+fn connections() {
+    replay("connection", oracle::connection);
+}
+
+#[test]
+fn parsers() {
+    replay("parser", oracle::parser);
+}
+
+#[test]
+fn frames() {
+    replay("frame", oracle::frame);
+}

@@ -1,0 +1,119 @@
+//! What must hold for any input, shared by the fuzz targets and the replay of their corpus.
+//!
+//! Nothing panics; where the input was cut never shows in the replies; and no connection asks for
+//! more memory than one item and one line.
+
+use sessiond::node::{Host, Node, Options, Session, Step};
+use sessiond::protocol::{Parsed, Parser};
+use sessiond::record::Outcome;
+use sessiond::replication::message::{self, Frame};
+use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::time::{Millis, Now};
+
+/// Small, so that the fuzzer finds values that are too large.
+const ITEM_MAX: usize = 4096;
+/// What a line may need beside an item.
+const LINE_MAX: usize = 2048 + 256;
+/// Commands that one input may hold: each takes at least a byte.
+const STEPS_PER_BYTE: usize = 4;
+
+#[derive(Default)]
+struct Alone {
+    answers: Vec<Outcome>,
+}
+
+impl Outside<()> for Alone {
+    fn send(&mut self, _: Incarnation, _: Message) {}
+
+    fn answer(&mut self, (): (), outcome: Outcome) {
+        self.answers.push(outcome);
+    }
+}
+
+impl Host<()> for Alone {
+    fn waiter(&mut self) {}
+}
+
+fn node() -> (Node<()>, Now) {
+    let options = Options {
+        me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
+        peers: Vec::new(),
+        memory: 8 << 20,
+        item_max: ITEM_MAX,
+        evict: true,
+        boot_wait_ms: 0,
+        workers: 1,
+        seed: 1,
+        connections_max: 1,
+    };
+    let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
+    let node = Node::new(options, start);
+    let now = node.now(start.local, start.wall_s);
+    node.tick(now, &mut Alone::default());
+    (node, now)
+}
+
+/// The replies of a fresh node to `input`, cut into pieces of this length.
+fn replies(input: &[u8], piece: usize) -> Vec<u8> {
+    let (node, now) = node();
+    let mut session = Session::new(0, ITEM_MAX);
+    let (mut out, mut host, mut buffer) = (Vec::new(), Alone::default(), Vec::new());
+    let mut written = Vec::new();
+    for piece in input.chunks(piece.max(1)) {
+        buffer.extend_from_slice(piece);
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            assert!(steps <= STEPS_PER_BYTE * (buffer.len() + 2), "the session makes no progress");
+            let (used, step) = session.advance(&node, &buffer, now, &mut out, &mut host);
+            buffer.drain(..used);
+            match step {
+                Step::Read(wants) => {
+                    assert!(wants <= ITEM_MAX + LINE_MAX, "a connection wants {wants} bytes");
+                    break;
+                }
+                Step::Wait => session.resume(&node, host.answers.remove(0), &mut out),
+                Step::Write => written.append(&mut out),
+                Step::Close => return [written, out].concat(),
+            }
+        }
+    }
+    [written, out].concat()
+}
+
+/// A whole connection: the first byte says how its bytes are cut.
+pub(crate) fn connection(data: &[u8]) {
+    let Some((&piece, input)) = data.split_first() else {
+        return;
+    };
+    let whole = replies(input, input.len());
+    assert_eq!(replies(input, usize::from(piece)), whole, "cut into pieces of {piece}");
+}
+
+/// The parser alone makes progress or asks for more, and never uses more than there is.
+pub(crate) fn parser(data: &[u8]) {
+    let mut parser = Parser::new(ITEM_MAX);
+    let mut rest = data;
+    loop {
+        let (used, more) = match parser.next(rest) {
+            Parsed::Request { used, .. } | Parsed::Failed { used, .. } => (used, used > 0),
+            Parsed::Incomplete { used, .. } => (used, used > 0),
+            Parsed::Close { .. } => return,
+        };
+        assert!(used <= rest.len(), "used {used} of {} bytes", rest.len());
+        rest = &rest[used..];
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Whatever a peer sends decodes, or is refused; and what decodes survives another trip.
+pub(crate) fn frame(data: &[u8]) {
+    if let Ok(Frame::Message(used, message)) = message::decode(data, 1 << 20) {
+        assert!(used <= data.len());
+        let mut wire = Vec::new();
+        message::encode(&message, &mut wire);
+        assert_eq!(message::decode(&wire, 2 << 20), Ok(Frame::Message(wire.len(), message)));
+    }
+}
