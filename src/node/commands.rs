@@ -1,6 +1,6 @@
 //! The verbs: from a request to a read or a mutation, and from an outcome to a reply.
 
-use super::meta::MetaForm;
+use super::meta::KeptMeta;
 use super::{Host, Node, report};
 use crate::key::Key;
 use crate::protocol::reply;
@@ -69,7 +69,7 @@ pub(super) enum Form {
         last: bool,
     },
     /// As the flags of a meta command ask.
-    Meta(Box<MetaForm>),
+    Meta(Box<KeptMeta>),
 }
 
 impl<W, H: Host<W>> Context<'_, W, H> {
@@ -151,10 +151,19 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             return self.say(|out| out.extend_from_slice(reply::END));
         };
         let deadline = Deadline::from_exptime(exptime, self.now);
-        let shown = Form::Value { key: key.bytes().into(), form, last };
         let terms = Terms { touch: Some(deadline), ..Terms::default() };
         let mutation = Mutation::Fetch { terms, recache: Deadline::NEVER };
-        self.mutate(Verb::GetAndTouch, key, &mutation, shown)
+        match self.node.mutate(key, &mutation, self.now, self.host) {
+            Some(outcome) => {
+                count(Verb::GetAndTouch, &outcome, self.counters);
+                write_value(key, form, last, &outcome, self.out);
+                Executed::Done
+            }
+            None => Executed::Pending(Pending {
+                verb: Verb::GetAndTouch,
+                form: Form::Value { key: key.bytes().into(), form, last },
+            }),
+        }
     }
 
     fn store(
@@ -250,16 +259,23 @@ impl Pending {
             Form::Silent => {}
             Form::Line if self.verb == Verb::Oversize => out.extend_from_slice(reply::TOO_LARGE),
             Form::Line => write_line(outcome, out),
-            Form::Meta(form) => form.write(outcome, out),
+            Form::Meta(kept) => kept.write(outcome, out),
             Form::Value { key, form, last } => {
-                if let (Outcome::Item(item), Some(key)) = (outcome, Key::new(&key)) {
-                    reply::value(out, form, key, item.sight.flags, item.sight.cas, &item.value);
-                }
-                if last {
-                    out.extend_from_slice(reply::END);
+                if let Some(key) = Key::new(&key) {
+                    write_value(key, form, last, outcome, out);
                 }
             }
         }
+    }
+}
+
+/// An item or nothing, then END if the line is over.
+fn write_value(key: Key<'_>, form: ValueForm, last: bool, outcome: &Outcome, out: &mut Vec<u8>) {
+    if let Outcome::Item(item) = outcome {
+        reply::value(out, form, key, item.sight.flags, item.sight.cas, &item.value);
+    }
+    if last {
+        out.extend_from_slice(reply::END);
     }
 }
 
@@ -282,7 +298,7 @@ fn write_line(outcome: &Outcome, out: &mut Vec<u8>) {
     out.extend_from_slice(line);
 }
 
-fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
+pub(super) fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
     let missed = *outcome == Outcome::NotFound;
     let pick = |hit, miss| if missed { miss } else { hit };
     let counter = match verb {

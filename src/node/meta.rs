@@ -4,16 +4,28 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::commands::{Context, Executed, Form, Pending, Verb};
+use super::commands::{Context, Executed, Form, Pending, Verb, count};
 use super::{Host, decide};
 use crate::key::Key;
 use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, reply};
 use crate::record::{Direction, Mutation, Outcome, Sight, StoreMode, Terms};
 use crate::time::{Deadline, Now};
 
-/// A reply that has to wait: what the line said, kept.
+/// How the outcome of a command is shown.
+#[derive(Clone, Copy)]
+struct MetaForm<'a> {
+    verb: MetaVerb,
+    key: Key<'a>,
+    flags: Flags<'a>,
+    options: MetaOptions,
+    /// Bytes that the client has sent.
+    size: usize,
+    now: Now,
+}
+
+/// The same, kept until the outcome is there.
 #[derive(Debug)]
-pub(super) struct MetaForm {
+pub(super) struct KeptMeta {
     verb: MetaVerb,
     key: Box<[u8]>,
     flags: Box<[u8]>,
@@ -133,21 +145,15 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         size: usize,
         mutation: &Mutation<&[u8]>,
     ) -> Executed<'static> {
-        let form = Form::Meta(Box::new(MetaForm {
-            verb: meta.verb,
-            key: meta.key.bytes().into(),
-            flags: meta.flags.bytes().into(),
-            options: meta.options,
-            size,
-            now: self.now,
-        }));
-        let pending = Pending { verb, form };
-        match self.node.mutate(meta.key, mutation, self.now, self.host) {
+        let MetaRequest { key, flags, options, .. } = meta;
+        let form = MetaForm { verb: meta.verb, key, flags, options, size, now: self.now };
+        match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
-                pending.answer(&outcome, self.counters, self.out);
+                count(verb, &outcome, self.counters);
+                form.write(&outcome, self.out);
                 Executed::Done
             }
-            None => Executed::Pending(pending),
+            None => Executed::Pending(Pending { verb, form: Form::Meta(Box::new(form.kept())) }),
         }
     }
 
@@ -169,34 +175,47 @@ fn terms(options: &MetaOptions, now: Now) -> Terms {
     }
 }
 
-impl MetaForm {
+impl KeptMeta {
     /// Writes the reply to an outcome.
     pub(super) fn write(&self, outcome: &Outcome, out: &mut Vec<u8>) {
-        let Some(key) = Key::new(&self.key) else {
-            return;
-        };
-        let (flags, options) = (Flags::new(&self.flags), &self.options);
+        let Self { verb, options, size, now, .. } = *self;
+        if let Some(key) = Key::new(&self.key) {
+            let flags = Flags::new(&self.flags);
+            MetaForm { verb, key, flags, options, size, now }.write(outcome, out);
+        }
+    }
+}
+
+impl MetaForm<'_> {
+    fn kept(self) -> KeptMeta {
+        let Self { verb, key, flags, options, size, now } = self;
+        let (key, flags) = (key.bytes().into(), flags.bytes().into());
+        KeptMeta { verb, key, flags, options, size, now }
+    }
+
+    fn write(self, outcome: &Outcome, out: &mut Vec<u8>) {
+        let Self { key, flags, options, .. } = self;
         match outcome {
             Outcome::Item(fetched) => {
-                hit(out, key, flags, options, &fetched.sight, &fetched.value, self.now);
+                hit(out, key, flags, &options, &fetched.sight, &fetched.value, self.now);
             }
-            Outcome::NotFound if self.verb == MetaVerb::Get => miss(out, key, flags, options),
+            Outcome::NotFound if self.verb == MetaVerb::Get => miss(out, key, flags, &options),
             Outcome::Number { value, cas, deadline } => {
-                self.number(out, key, *value, *cas, *deadline);
+                self.number(out, *value, *cas, *deadline);
             }
             Outcome::Stored { cas, size } => {
                 if !options.is_quiet {
-                    self.status(out, key, b"HD", *cas, *size as usize);
+                    self.status(out, b"HD", *cas, *size as usize);
                 }
             }
             Outcome::Deleted => {
                 if !options.is_quiet {
-                    self.status(out, key, b"HD", 0, 0);
+                    self.status(out, b"HD", 0, 0);
                 }
             }
-            Outcome::NotStored => self.status(out, key, b"NS", 0, self.size),
-            Outcome::Exists => self.status(out, key, b"EX", 0, self.size),
-            Outcome::NotFound => self.status(out, key, b"NF", 0, self.size),
+            Outcome::NotStored => self.status(out, b"NS", 0, self.size),
+            Outcome::Exists => self.status(out, b"EX", 0, self.size),
+            Outcome::NotFound => self.status(out, b"NF", 0, self.size),
             Outcome::NotNumeric => out.extend_from_slice(reply::NOT_NUMERIC),
             Outcome::TooLarge => out.extend_from_slice(reply::TOO_LARGE),
             Outcome::NoMemory => out.extend_from_slice(reply::NO_MEMORY),
@@ -205,12 +224,12 @@ impl MetaForm {
     }
 
     /// A reply without an item: two letters, and the flags that make sense for the command.
-    fn status(&self, out: &mut Vec<u8>, key: Key<'_>, code: &[u8], cas: u64, size: usize) {
+    fn status(&self, out: &mut Vec<u8>, code: &[u8], cas: u64, size: usize) {
         out.extend_from_slice(code);
-        for (letter, flag) in Flags::new(&self.flags) {
+        for (letter, flag) in self.flags {
             match letter {
                 b'O' => echo(out, flag),
-                b'k' => write_key_flag(out, key, self.options.has_binary_key),
+                b'k' => write_key_flag(out, self.key, self.options.has_binary_key),
                 b'c' if self.verb == MetaVerb::Set => flag_number(out, b'c', cas),
                 b's' if self.verb == MetaVerb::Set => flag_number(out, b's', size as u64),
                 _ => {}
@@ -219,17 +238,17 @@ impl MetaForm {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn number(&self, out: &mut Vec<u8>, key: Key<'_>, value: u64, cas: u64, deadline: Deadline) {
+    fn number(&self, out: &mut Vec<u8>, value: u64, cas: u64, deadline: Deadline) {
         if self.options.is_quiet {
             return;
         }
         let mut digits = itoa::Buffer::new();
         let text = digits.format(value).as_bytes();
         head(out, &self.options, text.len());
-        for (letter, flag) in Flags::new(&self.flags) {
+        for (letter, flag) in self.flags {
             match letter {
                 b'O' => echo(out, flag),
-                b'k' => write_key_flag(out, key, self.options.has_binary_key),
+                b'k' => write_key_flag(out, self.key, self.options.has_binary_key),
                 b'c' => flag_number(out, b'c', cas),
                 b't' => flag_ttl(out, deadline, self.now),
                 _ => {}
