@@ -92,6 +92,8 @@ struct Group {
 
 /// At most this many nodes hold full copies of each other.
 const NODES_MAX: usize = 7;
+/// Names go into the first message between nodes, which is short.
+const NAME_MAX: usize = 64;
 /// memcached's `-I` default, in bytes.
 const ITEM_MAX: usize = 1 << 20;
 /// The kernel's queue of connections that wait to be accepted; memcached's default.
@@ -217,10 +219,10 @@ impl Flags {
             if peers.iter().any(|(other, _)| **other == *name) {
                 return Err(format!("--peers names {name:?} twice"));
             }
+            if !(1..=NAME_MAX).contains(&name.len()) {
+                return Err(format!("--peers {name:?}: a name has 1 to {NAME_MAX} bytes"));
+            }
             peers.push((name.into(), socket_address("--peers", address)?));
-        }
-        if peers.len() > NODES_MAX {
-            return Err(format!("--peers: a group has at most {NODES_MAX} nodes"));
         }
         let all_here = peers.iter().all(|(_, address)| address.ip().is_loopback());
         if !(self.peer_plain || all_here && listen.ip().is_loopback()) {
@@ -230,6 +232,9 @@ impl Flags {
             );
         }
         peers.retain(|(name, _)| **name != *me);
+        if peers.len() >= NODES_MAX {
+            return Err(format!("--peers: a group has at most {NODES_MAX} nodes"));
+        }
         peers.sort();
         let (names, addresses) = peers.into_iter().unzip();
         let options = server::PeerOptions {

@@ -191,6 +191,18 @@ pub enum Outcome {
     NoMemory,
 }
 
+impl Outcome {
+    /// For remembering: an item's value can be read again.
+    pub fn without_value(&self) -> Self {
+        match self {
+            Self::Item(item) => {
+                Self::Item(Box::new(Fetched { sight: item.sight, value: Bytes::new() }))
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 /// An item on its way to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {

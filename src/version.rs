@@ -15,6 +15,11 @@ const EPOCH_MAX: u32 = (1 << 23) - 1;
 )]
 pub struct Epoch(pub u32);
 
+impl Epoch {
+    /// The highest that fits a version.
+    pub const MAX: Self = Self(EPOCH_MAX);
+}
+
 /// The version of one state of one key. 0 means: none.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -29,6 +29,10 @@ pub(super) enum Executed<'a> {
     Pending(Pending),
     /// A key in a get line was too long; what is left of the line is void.
     BadKey,
+    /// This node was left out of its group: these keys have to wait until it is back.
+    Held(Keys<'a>, ValueForm),
+    /// So has this whole command.
+    HeldWhole,
     /// Enough has been found for one write; these keys are left.
     Paused(Keys<'a>, ValueForm),
     /// The client is done.
@@ -112,13 +116,23 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     fn get<'a>(&mut self, mut keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
         let (mut asked, mut hits) = (0, 0);
         let mut executed = Executed::Done;
-        for key in keys.by_ref() {
-            let Ok(key) = key else {
-                executed = Executed::BadKey;
-                break;
+        loop {
+            let here = keys.clone();
+            let key = match keys.next() {
+                None => break,
+                Some(Ok(key)) => key,
+                Some(Err(_)) => {
+                    executed = Executed::BadKey;
+                    break;
+                }
             };
-            asked += 1;
             let mut shard = self.node.shards[key.hash().lane()].lock();
+            // Asked under the lock: a miss in a copy that has just been given up would be a lie.
+            if !shard.is_member() {
+                executed = Executed::Held(here, form);
+                break;
+            }
+            asked += 1;
             if let Some(item) = shard.get(key, self.now) {
                 hits += 1;
                 reply::value(self.out, form, key, item.flags, item.cas, item.value);

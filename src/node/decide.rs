@@ -35,6 +35,8 @@ struct Case<'a, 'b> {
     /// Where values are put together that no client has sent as a whole.
     scratch: &'a mut Vec<u8>,
     item_max: usize,
+    /// A key that is absent here may have been evicted here only.
+    may_be_elsewhere: bool,
     now: Now,
 }
 
@@ -49,10 +51,11 @@ pub(super) fn decide<'a>(
     now: Now,
 ) -> Decided<'a> {
     scratch.clear();
+    let may_be_elsewhere = store.has_evicted();
     let item = store.peek(key, now);
     let current = item.map(|item| item.version);
     let version = versions.next(current);
-    let case = Case { item, version, scratch, item_max, now };
+    let case = Case { item, version, scratch, item_max, may_be_elsewhere, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
             case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
@@ -127,10 +130,7 @@ impl<'a> Case<'a, '_> {
             return Verdict::Yes(Change::Put { cas, flags, deadline, marks, value }, outcome);
         }
         // Stored and already over: the old value must not survive.
-        match self.item {
-            Some(_) => Verdict::Yes(Change::Delete, outcome),
-            None => Verdict::No(outcome),
-        }
+        self.delete_anywhere(outcome)
     }
 
     /// append and prepend keep flags and end of what is there.
@@ -159,9 +159,18 @@ impl<'a> Case<'a, '_> {
         Verdict::Yes(rewritten(&item, cas, item.deadline, self.scratch), outcome)
     }
 
+    /// Deletes what is here, or what may be left on other nodes.
+    fn delete_anywhere(self, outcome: Outcome) -> Verdict<'a> {
+        if self.item.is_some() || self.may_be_elsewhere {
+            Verdict::Yes(Change::Delete, outcome)
+        } else {
+            Verdict::No(outcome)
+        }
+    }
+
     fn delete(self, terms: Terms, empty: Option<u32>) -> Verdict<'a> {
         let Some(item) = self.item else {
-            return Verdict::No(Outcome::NotFound);
+            return self.delete_anywhere(Outcome::NotFound);
         };
         if terms.compare.is_some_and(|unique| unique != item.cas) {
             return Verdict::No(Outcome::Exists);

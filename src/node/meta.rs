@@ -75,6 +75,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             .recache
             .map_or(Deadline::NEVER, |recache| Deadline::from_exptime(recache, self.now));
         let mut shard = self.node.shards[key.hash().lane()].lock();
+        if !shard.is_member() {
+            return Executed::HeldWhole;
+        }
         let item =
             if options.keeps_rank { shard.peek(key, self.now) } else { shard.get(key, self.now) };
         let changes = match &item {
@@ -117,6 +120,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let MetaRequest { key, options, .. } = meta;
         let mut shard = self.node.shards[key.hash().lane()].lock();
+        if !shard.is_member() {
+            return Executed::HeldWhole;
+        }
         match shard.peek(key, self.now) {
             None => self.out.extend_from_slice(b"EN\r\n"),
             Some(item) => {

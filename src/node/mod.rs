@@ -239,6 +239,10 @@ impl<W> Node<W> {
 
     fn flush_all<H: Host<W>>(&self, at: Option<Millis>, now: Now, host: &mut H) {
         let waiter = host.waiter();
+        if at.is_none() && self.group.lock().is_alone() {
+            self.shards.iter().for_each(|shard| shard.lock().flush_alone());
+            return host.answer(waiter, Outcome::Flushed);
+        }
         let todo = self.group.lock().flush_all(at, waiter, now, host);
         self.work_off(todo, now, host);
     }
@@ -260,6 +264,10 @@ impl<W> Node<W> {
 
     fn install<O: Outside<W>>(&self, view: &View, now: Now, out: &mut O) -> Vec<Todo> {
         let mut todo = Vec::new();
+        let names =
+            |list: &[Member]| list.iter().map(|member| &*member.name).collect::<Vec<_>>().join(",");
+        let (members, learners) = (names(&view.members), names(&view.learners));
+        tracing::info!(epoch = view.epoch.0, members, learners, "view");
         if !view.has_member(self.options.me.incarnation) {
             self.serving.store(false, Ordering::Release);
         }

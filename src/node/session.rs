@@ -26,6 +26,8 @@ pub enum Step {
     Write,
     /// It waits for an outcome; see `resume`.
     Wait,
+    /// This node may not answer now; go on when it serves again.
+    Hold,
     /// Write the replies, then close.
     Close,
 }
@@ -74,6 +76,12 @@ impl Session {
                         Executed::Done => {}
                         Executed::Pending(pending) => self.pending = Some(pending),
                         Executed::BadKey => self.parser.skip_line(),
+                        Executed::Held(rest, form) => {
+                            done = rest.position_in(input);
+                            self.parser.resume_keys(form);
+                            return (done, Step::Hold);
+                        }
+                        Executed::HeldWhole => return (done - used, Step::Hold),
                         Executed::Paused(rest, form) => {
                             done = rest.position_in(input);
                             self.parser.resume_keys(form);

@@ -27,6 +27,17 @@ impl<W> Shard<W> {
         Self { store, lane: Lane::new(lane, me, seed), scratch: Vec::new(), item_max }
     }
 
+    /// Whether reads may be answered from here.
+    pub(super) fn is_member(&self) -> bool {
+        self.lane.is_member()
+    }
+
+    /// Everything of a lane that is alone is gone; no view is needed to agree on it.
+    pub(super) fn flush_alone(&mut self) {
+        let floor = self.lane.versions().next(None);
+        self.store.set_floor(floor);
+    }
+
     pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         self.store.get(key, now)
     }

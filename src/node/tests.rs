@@ -22,6 +22,10 @@ impl Outside<()> for Alone {
     fn answer(&mut self, (): (), outcome: Outcome) {
         self.answers.push(outcome);
     }
+
+    fn still_waits(&self, (): &()) -> bool {
+        true
+    }
 }
 
 impl Host<()> for Alone {
@@ -76,6 +80,7 @@ impl Single {
                     Step::Write => written.append(&mut out),
                     Step::Read(_) => break,
                     Step::Close => return [written, out].concat(),
+                    Step::Hold => panic!("a single node always serves"),
                 }
             }
         }

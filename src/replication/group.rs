@@ -21,6 +21,9 @@ const RANKS: u32 = 8;
 /// How long two members may fail to reach each other before one of them is left out.
 const TORN_WAIT_MS: u64 = 500;
 
+/// Between two views that flush. Each takes epochs, of which there are not endlessly many.
+const FLUSH_INTERVAL_MS: u64 = 100;
+
 /// Who this node is, and whom it may meet.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
@@ -72,6 +75,7 @@ pub struct Group<W> {
     flushes: Vec<Flush<W>>,
     flushes_asked: u64,
     flush_queue: Vec<(Incarnation, FlushAll)>,
+    last_flush: Option<Millis>,
 }
 
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl<W> Group<W> {
             flushes: Vec::new(),
             flushes_asked: 0,
             flush_queue: Vec::new(),
+            last_flush: None,
             options,
         }
     }
@@ -290,7 +295,7 @@ impl<W> Group<W> {
         if view.epoch < self.view.epoch {
             self.announce(from, now, out);
         }
-        if view.epoch <= self.view.epoch {
+        if view.epoch <= self.view.epoch || view.epoch > Epoch::MAX {
             return Vec::new();
         }
         if !self.may_follow(&view) {
@@ -313,14 +318,20 @@ impl<W> Group<W> {
     }
 
     /// Whether this node may go on in that view. As a member only with data that the view builds
-    /// on; as a learner always, because it is filled anew.
+    /// on; as a learner it is filled anew.
     ///
     /// A decider that dies while it tells its view leaves two views with one predecessor. In at
     /// most one of them anything can have been committed, as all members have to take part; and
     /// whoever has worked in that one keeps the others from leaving it behind.
     fn may_follow(&self, view: &View) -> bool {
-        !view.has_member(self.me())
-            || self.basis == Epoch(0)
+        if !view.has_member(self.me()) {
+            // Left out by the members of its own view, or met by another group. A node that came
+            // up alone must not make a larger group give up what it holds.
+            return !self.is_member()
+                || view.lineage.contains(&self.view.epoch)
+                || view.weight() > self.view.weight();
+        }
+        self.basis == Epoch(0)
             || (view.is_founding() && !self.is_member())
             || view.lineage.contains(&self.basis)
     }
@@ -339,11 +350,11 @@ impl<W> Group<W> {
             self.member_since = Some(view.epoch);
         }
         self.view = view.clone();
-        let answered = self.view.answers;
+        let me = self.me();
         for flush in &mut self.flushes {
             // A view that was passed over has flushed nothing.
             flush.done_in.take_if(|epoch| !view.lineage.contains(epoch));
-            if answered == Some((self.options.me.incarnation, flush.request.id)) {
+            if view.answers.contains(&(me, flush.request.id)) {
                 flush.done_in = Some(view.epoch);
             }
         }
@@ -422,7 +433,8 @@ impl<W> Group<W> {
             }
         }
         if linked == meeting {
-            self.torn_since = None;
+            // What was said over the torn link is lost: a fresh view begins all streams anew.
+            self.contested |= self.torn_since.take().is_some();
             return linked;
         }
         let since = *self.torn_since.get_or_insert(now.local);
@@ -463,21 +475,28 @@ impl<W> Group<W> {
     }
 
     fn flushing(&mut self, now: Now) -> Option<View> {
-        let epoch = self.next_epoch();
-        let due = self.view.flush_at.is_some_and(|at| at <= now.cluster);
-        let asked_now = |(_, request): &(Incarnation, FlushAll)| request.epoch == self.view.epoch;
-        let asked = self.flush_queue.iter().position(asked_now).filter(|_| !due);
-        if !due && asked.is_none() {
+        if self.last_flush.is_some_and(|last| now.local.since(last) < FLUSH_INTERVAL_MS) {
             return None;
         }
-        let mut next = self.view.successor(epoch);
-        let request = asked.map(|at| self.flush_queue.remove(at));
-        next.answers = request.as_ref().map(|(origin, request)| (*origin, request.id));
-        // A later flush_all replaces one that was still to come, as in memcached.
-        next.flush_at = request.and_then(|(_, request)| request.at);
-        if next.flush_at.is_none() {
-            next.floor = Version::floor_of(epoch);
+        let due = self.view.flush_at.is_some_and(|at| at <= now.cluster);
+        let epoch = self.view.epoch;
+        self.flush_queue.retain(|(_, request)| request.epoch == epoch);
+        let at_once = due || self.flush_queue.iter().any(|(_, request)| request.at.is_none());
+        let mut next = self.view.successor(self.next_epoch());
+        if at_once {
+            // One view answers all that wait. A later flush_all replaces one that was still to
+            // come, as in memcached.
+            next.floor = Version::floor_of(next.epoch);
+            next.flush_at = None;
+            let now_wanted = |(_, request): &mut (_, FlushAll)| request.at.is_none();
+            let answered = self.flush_queue.extract_if(.., now_wanted);
+            next.answers = answered.map(|(origin, request)| (origin, request.id)).collect();
+        } else {
+            let (origin, request) = self.flush_queue.pop()?;
+            next.flush_at = request.at;
+            next.answers = vec![(origin, request.id)];
         }
+        self.last_flush = Some(now.local);
         Some(next)
     }
 
@@ -512,6 +531,11 @@ impl<W> Group<W> {
     fn next_epoch(&self) -> Epoch {
         let above = self.epoch_seen.max(self.view.epoch).0 + 1;
         Epoch(above + (self.rank + RANKS - above % RANKS) % RANKS)
+    }
+
+    /// Whether this node is the whole group, and nobody is about to join.
+    pub fn is_alone(&self) -> bool {
+        self.is_member() && self.view.members.len() == 1 && self.view.learners.is_empty()
     }
 
     /// The lowest-named member whose link is up.

@@ -36,9 +36,11 @@ pub struct Hello {
     pub name: Box<str>,
     /// Which life of it.
     pub incarnation: Incarnation,
+    /// The names of all nodes of its group, sorted; must be equal within a group.
+    pub nodes: Vec<Box<str>>,
     /// Bytes of the largest item it takes; must be equal within a group.
     pub item_max: u64,
-    /// Of the newest view it knows; 0 without one.
+    /// Of the view it is a member of; 0 when it is none.
     pub epoch: Epoch,
 }
 
@@ -65,7 +67,7 @@ pub enum Message {
     Lane(u8, Epoch, LaneMessage),
 }
 
-/// Sent when nothing else is to say.
+/// Sent all the time, so that silence means something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// The sender's cluster time.

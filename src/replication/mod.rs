@@ -27,6 +27,8 @@ pub trait Outside<W> {
     fn send(&mut self, to: Incarnation, message: Message);
     /// Answers a client that was told to wait.
     fn answer(&mut self, waiter: W, outcome: Outcome);
+    /// Whether that client has not given up yet.
+    fn still_waits(&self, waiter: &W) -> bool;
 }
 
 /// The items of one lane, as replication sees them.

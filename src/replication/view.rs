@@ -1,5 +1,7 @@
 //! Who is in: the view, and which of its members owns a key.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 
 use crate::key::{KeyHash, NameHash};
@@ -38,8 +40,8 @@ pub struct View {
     pub floor: Version,
     /// When a delayed flush_all is due, in cluster time.
     pub flush_at: Option<Millis>,
-    /// The flush_all request that this view answers.
-    pub answers: Option<(Incarnation, u64)>,
+    /// The flush_all requests that this view answers.
+    pub answers: Vec<(Incarnation, u64)>,
 }
 
 /// Views that a view remembers it follows from: nobody misses more without being filled anew.
@@ -49,7 +51,17 @@ impl View {
     /// The view to follow this one; the caller changes what is different.
     pub(super) fn successor(&self, epoch: Epoch) -> Self {
         let lineage = [self.epoch].into_iter().chain(self.lineage.iter().copied());
-        Self { epoch, lineage: lineage.take(LINEAGE_MAX).collect(), answers: None, ..self.clone() }
+        Self {
+            epoch,
+            lineage: lineage.take(LINEAGE_MAX).collect(),
+            answers: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Of two views without a common line the heavier goes on: more members, then the older group.
+    pub(super) fn weight(&self) -> (usize, Reverse<Epoch>, Epoch) {
+        (self.members.len(), Reverse(self.generation), self.epoch)
     }
 
     /// Whether it starts a group from nothing.

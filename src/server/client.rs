@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::{Courier, Waiter};
 use super::{Shared, buffers, clock};
@@ -84,6 +84,11 @@ impl Connection {
             self.write(worker, &shared.node).await?;
             match step {
                 Step::Write => {}
+                Step::Hold => {
+                    if !until_serving(shared).await {
+                        return Ok(None);
+                    }
+                }
                 Step::Wait => match self.outcome(shared).await {
                     Some(outcome) => {
                         self.session.resume(&shared.node, outcome, &mut self.output);
@@ -152,9 +157,20 @@ impl Connection {
     }
 }
 
+/// Between two looks whether a node that was just left out serves again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// A node that is being filled again answers nothing from its own memory; its clients wait.
 async fn until_serving(shared: &Shared) -> bool {
     let mut serving: watch::Receiver<bool> = shared.serving.clone();
-    let hold = Duration::from_millis(shared.hold_timeout_ms);
-    matches!(timeout(hold, serving.wait_for(|serving| *serving)).await, Ok(Ok(_)))
+    let until = async {
+        // The watched word follows the node with a delay, so the node itself is asked as well.
+        loop {
+            sleep(LOOK_AGAIN).await;
+            if serving.wait_for(|serving| *serving).await.is_err() || shared.node.is_serving() {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_millis(shared.hold_timeout_ms), until).await.is_ok()
 }

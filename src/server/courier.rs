@@ -74,6 +74,10 @@ impl Outside<Waiter> for Courier {
         // A client that has gone does not need its answer.
         let _ = waiter.send(outcome);
     }
+
+    fn still_waits(&self, waiter: &Waiter) -> bool {
+        !waiter.is_closed()
+    }
 }
 
 impl Host<Waiter> for Courier {

@@ -17,7 +17,7 @@ use crate::replication::message::{self, Frame, Message, PROTOCOL};
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
 /// The longest frame before the peer is known.
-const HELLO_MAX: usize = 1024;
+const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
 const FRAME_BESIDE: usize = 1 << 20;
 
@@ -75,9 +75,19 @@ impl Greeting {
             cluster: self.cluster.clone(),
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
+            nodes: self.nodes(),
             item_max: options.item_max as u64,
             epoch: self.node.member_epoch(),
         }
+    }
+
+    /// The names of the whole group, in the same order on all nodes.
+    fn nodes(&self) -> Vec<Box<str>> {
+        let options = self.node.options();
+        let mut nodes = options.peers.clone();
+        nodes.push(options.me.name.clone());
+        nodes.sort();
+        nodes
     }
 
     /// The configured peer that has said this, or why it does not belong here.
@@ -93,6 +103,9 @@ impl Greeting {
         if hello.item_max != options.item_max as u64 {
             let (its, ours) = (hello.item_max, options.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
+        }
+        if hello.nodes != self.nodes() {
+            return Err(format!("its --peers name {:?}, here {:?}", hello.nodes, self.nodes()));
         }
         options
             .peers

@@ -257,7 +257,7 @@ fn raise_file_limit(connections_max: usize) {
     }
     let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let raised = Rlimit { current: Some(reachable), maximum: limit.maximum };
-    if reachable < wanted || setrlimit(Resource::Nofile, raised).is_err() {
+    if setrlimit(Resource::Nofile, raised).is_err() || reachable < wanted {
         tracing::warn!(wanted, allowed = reachable, "the limit of open files is below -c");
     }
 }

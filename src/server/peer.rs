@@ -88,6 +88,7 @@ pub(super) fn start(
     let body = move || {
         runtime.block_on(async move {
             let (events, inbox) = mpsc::channel(EVENTS_MAX);
+            let switchboard = Switchboard::new(Arc::clone(&node), links, serving);
             if let (Some(peers), Some(socket)) = (peers, socket) {
                 let greeting = Arc::new(Greeting::new(&peers, Arc::clone(&node)));
                 let listener = match socket.listen(BACKLOG) {
@@ -105,11 +106,13 @@ pub(super) fn start(
                 ));
                 for (peer, queue) in queues.into_iter().enumerate() {
                     let address = peers.addresses[peer];
-                    let dialer = Dialer { peer, address, queue, greeting: Arc::clone(&greeting) };
+                    let redial = switchboard.peers[peer].redial.subscribe();
+                    let greeting = Arc::clone(&greeting);
+                    let dialer = Dialer { peer, address, queue, greeting, redial };
                     tokio::spawn(dialer.run(events.clone()));
                 }
             }
-            Switchboard::new(node, links, serving).run(inbox, events).await;
+            switchboard.run(inbox, events).await;
         });
     };
     thread::Builder::new()
@@ -134,6 +137,8 @@ struct Peer {
     dialed: Option<Hello>,
     accepted: Option<(Hello, Reader)>,
     up: Option<Incarnation>,
+    /// Counts how often the outgoing connection was to be given up.
+    redial: watch::Sender<u64>,
     /// Heard while only the peer knew that the link is up.
     early: Vec<Message>,
 }
@@ -172,7 +177,13 @@ impl Switchboard {
                 self.update(peer);
             }
             Event::AcceptedUp(peer, hello, reader) => {
-                if let Some((_, older)) = self.peers[peer].accepted.replace((hello, reader)) {
+                let slot = &mut self.peers[peer];
+                let is_other = |dialed: &Hello| dialed.incarnation != hello.incarnation;
+                if slot.dialed.as_ref().is_some_and(is_other) {
+                    // Its machine lost power: nobody has closed our connection to the former life.
+                    slot.redial.send_modify(|count| *count += 1);
+                }
+                if let Some((_, older)) = slot.accepted.replace((hello, reader)) {
                     older.task.abort();
                     self.take_down(peer);
                 }
@@ -180,7 +191,14 @@ impl Switchboard {
             }
             Event::AcceptedDown(peer, connection) => {
                 let slot = &mut self.peers[peer];
-                slot.accepted.take_if(|(_, reader)| reader.connection == connection);
+                let is_it = |(_, reader): &mut (Hello, Reader)| reader.connection == connection;
+                if slot.accepted.take_if(is_it).is_some() {
+                    slot.early.clear();
+                    if slot.up.is_some() {
+                        // Both directions end together, so that both begin with nothing on the way.
+                        slot.redial.send_modify(|count| *count += 1);
+                    }
+                }
                 self.update(peer);
             }
             Event::Heard(peer, life, messages) => self.pass_on(peer, life, messages),
@@ -268,6 +286,7 @@ struct Dialer {
     address: SocketAddr,
     queue: UnboundedReceiver<Letter>,
     greeting: Arc<Greeting>,
+    redial: watch::Receiver<u64>,
 }
 
 impl Dialer {
@@ -281,9 +300,14 @@ impl Dialer {
                     if events.send(Event::DialedUp(self.peer, hello)).await.is_err() {
                         return;
                     }
-                    if let Err(error) = self.talk(stream, life).await {
-                        tracing::debug!(address = %self.address, %error, "outgoing link ended");
-                    }
+                    let (mut redial, address) = (self.redial.clone(), self.address);
+                    // Only what is said of this very connection counts.
+                    redial.mark_unchanged();
+                    let error = tokio::select! {
+                        ended = self.talk(stream, life) => ended.err(),
+                        _ = redial.changed() => None,
+                    };
+                    tracing::debug!(%address, ?error, "outgoing link ended");
                     if events.send(Event::DialedDown(self.peer, life)).await.is_err() {
                         return;
                     }

@@ -264,6 +264,11 @@ impl Store {
         Counts { items: self.slots.len() as u64, ..self.counts }
     }
 
+    /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
+    pub fn has_evicted(&self) -> bool {
+        self.counts.evictions > 0
+    }
+
     /// The most that an item takes from the budget, for a value of this size.
     pub fn cost_of(key: Key<'_>, value_len: usize) -> usize {
         allocation(key.bytes().len() + value_len)

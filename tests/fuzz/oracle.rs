@@ -28,6 +28,10 @@ impl Outside<()> for Alone {
     fn answer(&mut self, (): (), outcome: Outcome) {
         self.answers.push(outcome);
     }
+
+    fn still_waits(&self, (): &()) -> bool {
+        true
+    }
 }
 
 impl Host<()> for Alone {
@@ -75,6 +79,7 @@ fn replies(input: &[u8], piece: usize) -> Vec<u8> {
                 Step::Wait => session.resume(&node, host.answers.remove(0), &mut out),
                 Step::Write => written.append(&mut out),
                 Step::Close => return [written, out].concat(),
+                Step::Hold => panic!("a single node always serves"),
             }
         }
     }

@@ -96,6 +96,10 @@ impl Outside<Ticket> for Post {
     fn answer(&mut self, waiter: Ticket, outcome: Outcome) {
         self.answers.push((waiter, outcome));
     }
+
+    fn still_waits(&self, _: &Ticket) -> bool {
+        true
+    }
 }
 
 impl Host<Ticket> for Post {
@@ -432,6 +436,9 @@ impl World {
             answers = std::mem::take(&mut post.answers);
         })?;
         self.clients[client].connected = Some((slot, session));
+        if step == Step::Hold {
+            return Err(format!("client {client} was held by a node that serves"));
+        }
         if step != Step::Wait {
             self.done(client, &out)?;
         }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::*;
-use crate::record::{Change as KeyChange, Record};
+use crate::record::{Change as KeyChange, Outcome, Record};
 use crate::version::Version;
 
 /// A flush travels in parts of about this size.
@@ -48,6 +48,20 @@ impl<W> Default for Carried<W> {
 impl<W> Carried<W> {
     pub(super) fn is_settled(&self) -> bool {
         self.settled
+    }
+}
+
+/// A remembered outcome has no value: the key's own copy does.
+fn with_value<I: Items>(outcome: Outcome, key: &Bytes, items: &mut I) -> Outcome {
+    let Outcome::Item(mut item) = outcome else {
+        return outcome;
+    };
+    match Key::new(key).and_then(|key| items.current(key)).map(|record| record.change) {
+        Some(KeyChange::Put { value, .. }) => {
+            item.value = value;
+            Outcome::Item(item)
+        }
+        _ => Outcome::NotFound,
     }
 }
 
@@ -232,9 +246,16 @@ impl<W> Lane<W> {
     fn ask_again<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
         for counter in self.requests.counters() {
             if let Some(outcome) = self.results.get(RequestId { origin: self.me, counter }) {
-                if let Some(Request { waiter, .. }) = self.requests.remove(counter) {
+                if let Some(Request { key, waiter, .. }) = self.requests.remove(counter) {
+                    let outcome = with_value(outcome, &key, items);
                     self.carried.answers.push(Answer { origin: Origin::Here(waiter), outcome });
                 }
+                continue;
+            }
+            if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
+                // Its client was told that the outcome is unknown. Carried out now, it could undo
+                // what that client has done since: a late set would bring back a session.
+                self.requests.remove(counter);
                 continue;
             }
             let owner = self.requests.get(counter).and_then(|request| {

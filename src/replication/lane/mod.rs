@@ -98,6 +98,12 @@ impl<W> Lane<W> {
         self.role == Role::Member && self.change.is_none() && self.stream.has_no_receivers()
     }
 
+    /// Whether reads may be answered from here. A copy that is being filled, or was left out, lacks
+    /// what others have.
+    pub fn is_member(&self) -> bool {
+        self.role == Role::Member
+    }
+
     /// Versions for decisions of a lane that is alone.
     pub fn versions(&mut self) -> &mut Versions {
         &mut self.versions
@@ -225,7 +231,7 @@ impl<W> Lane<W> {
         let answered = request.map(|(request, done_up_to)| Answered {
             request,
             done_up_to,
-            outcome: answer.outcome.clone(),
+            outcome: answer.outcome.without_value(),
         });
         if let Some(answered) = &answered {
             self.results.record(answered);

@@ -127,6 +127,10 @@ impl Outside<u32> for Post {
     fn answer(&mut self, waiter: u32, outcome: Outcome) {
         self.answers.push((waiter, outcome));
     }
+
+    fn still_waits(&self, _: &u32) -> bool {
+        true
+    }
 }
 
 /// Some nodes, and what is on its way between them.
