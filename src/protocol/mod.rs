@@ -4,11 +4,13 @@
 //! the parser says how much it used and how much it still wants, and keeps only what a command
 //! longer than one buffer needs.
 
+mod login;
 mod meta;
 mod parser;
 pub mod reply;
 mod text;
 
+pub use login::{Login, Said};
 pub use meta::Flags;
 pub use parser::{Parsed, Parser};
 
