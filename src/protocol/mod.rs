@@ -115,6 +115,8 @@ pub enum Request<'a> {
     },
     /// quit.
     Quit,
+    /// shutdown; `None` in a way that there is not.
+    Shutdown(Option<Stop>),
 }
 
 /// Whether a value is shown with its CAS unique.
@@ -124,6 +126,15 @@ pub enum ValueForm {
     Plain,
     /// gets, gats.
     WithCas,
+}
+
+/// The ways to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// As SIGINT.
+    Plain,
+    /// As SIGUSR1.
+    Graceful,
 }
 
 /// The storage commands.
