@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim bench build help
+.PHONY: run demo test check sim parity conformance clients fuzz bench build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -12,7 +12,7 @@ run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
 	@$(PYTHON) tests/e2e/demo.py
 
-test: build $(VENV)/ready ## everything: unit, tidy, simulation, real processes with real Django
+test: build $(VENV)/ready ## everything: unit, tidy, simulation, wire scripts, real processes with real Django
 	cargo test --locked
 	$(PYTHON) -m pytest tests/e2e
 
@@ -24,6 +24,20 @@ check: ## format, lints, the rules of the house, docs
 
 sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 	cargo test --locked --test sim promises -- --nocapture
+
+parity: build ## the wire scripts against stock memcached (Debian's package) as well as against us
+	PARITY=stock cargo test --locked --test wire -- --nocapture
+
+conformance: build ## memcached's own test suite, from Debian's source package, against us
+	python3 tests/conformance/run.py
+
+clients: build ## foreign client libraries, from Debian, PyPI and npm, on one node and on three
+	python3 tests/clients/run.py --binary $(SESSIOND)
+
+fuzz: ## a minute of fuzzing each target; needs cargo-fuzz. FUZZ_SECONDS=n for longer
+	cd tests/fuzz && for target in connection parser frame; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . -s none $$target -- \
+	        -max_len=8192 -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; done
 
 bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
 	cargo bench --locked --bench request
@@ -39,4 +53,4 @@ $(VENV)/ready: tests/e2e/requirements.txt
 	touch $@
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13

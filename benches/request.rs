@@ -10,6 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sessiond::node::{Host, Node, Options, Session, Step};
 use sessiond::record::Outcome;
 use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::settings::Settings;
 use sessiond::time::{Millis, Now};
 
 const KEYS: usize = 100_000;
@@ -42,13 +43,9 @@ impl Bench {
         let options = Options {
             me: Member { name: "bench".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            memory: 1 << 30,
-            item_max: 1 << 20,
-            evict: true,
             boot_wait_ms: 0,
-            workers: 1,
             seed: 1,
-            connections_max: 1,
+            settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },
         };
         let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
         let node = Node::new(options, start);

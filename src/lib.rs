@@ -8,6 +8,7 @@ pub mod protocol;
 pub mod record;
 pub mod replication;
 pub mod server;
+pub mod settings;
 pub mod stats;
 pub mod store;
 pub mod time;

@@ -1,47 +1,87 @@
-//! Reads the command line, starts the log and the server, and says how it ended.
+//! Reads the command line, puts the process in order, starts the server, and says how it ended.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use rand::TryRng;
-use sessiond::server;
+use sessiond::server::Server;
 use tracing::Level;
 
 mod config;
+mod process;
 
-use config::{Command, Verbosity};
+use config::{Command, Launch, Verbosity};
+use process::PidFile;
 
-/// The command line is wrong, or an address can't be had.
+/// The command line is wrong, the user is unknown, or the system refuses; the numbers are those of
+/// sysexits.h, as with memcached.
 const EXIT_USAGE: u8 = 64;
+const EXIT_NO_USER: u8 = 67;
 const EXIT_START: u8 = 71;
 
+/// What memcached's test suite, and whoever copied from it, calls the file of the ports.
+const PORT_FILE: &str = "MEMCACHED_PORT_FILENAME";
+
+/// Why there is no server: the line to print and the exit code.
+struct Failure(String, u8);
+
 fn main() -> ExitCode {
-    let random = match random() {
-        Ok(random) => random,
-        Err(error) => {
-            return fail(&format!("the system gives no random numbers: {error}"), EXIT_START);
+    match command().and_then(obey) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(line, code)) => {
+            // With stderr gone, the exit code is all that is left to say it.
+            let _ = writeln!(std::io::stderr(), "error: {line}");
+            ExitCode::from(code)
         }
-    };
-    match config::parse(std::env::args_os(), random) {
-        Ok(Command::Print(text)) => {
-            let written = std::io::stdout().write_all(text.as_bytes());
-            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Ok(Command::Run(options, verbosity)) => {
-            start_log(verbosity);
-            match server::run(*options) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&error.to_string(), EXIT_START),
-            }
-        }
-        Err(line) => fail(&line, EXIT_USAGE),
     }
 }
 
-fn fail(line: &str, code: u8) -> ExitCode {
-    // With stderr gone, the exit code is all that is left to say it.
-    let _ = writeln!(std::io::stderr(), "error: {line}");
-    ExitCode::from(code)
+fn command() -> Result<Command, Failure> {
+    let random = random().map_err(|error| {
+        Failure(format!("the system gives no random numbers: {error}"), EXIT_START)
+    })?;
+    config::parse(std::env::args_os(), random).map_err(|line| Failure(line, EXIT_USAGE))
+}
+
+fn obey(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Print(text) => std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| Failure(format!("cannot print: {error}"), EXIT_START)),
+        Command::Run(launch) => run(*launch),
+    }
+}
+
+/// The order matters: limits while root, sockets as the user that will own them and before the
+/// terminal is gone, threads and locked memory in the process that stays.
+fn run(launch: Launch) -> Result<(), Failure> {
+    let Launch { mut server, process, verbosity, warnings } = launch;
+    start_log(verbosity);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    process::raise_limits(&process);
+    process::assume_user(&process)?;
+    server.port_file = std::env::var_os(PORT_FILE).map(Into::into);
+    let server = Server::bind(server).map_err(no_start)?;
+    process::detach(&process)?;
+    process::lock_memory(&process);
+    let _pid_file = PidFile::write(&process);
+    server.run().map_err(no_start)
+}
+
+fn no_start(error: sessiond::server::StartError) -> Failure {
+    Failure(error.to_string(), EXIT_START)
+}
+
+impl From<process::Failure> for Failure {
+    fn from(failure: process::Failure) -> Self {
+        let code = match failure {
+            process::Failure::NoUser(_) => EXIT_NO_USER,
+            process::Failure::System(..) => EXIT_START,
+        };
+        Self(failure.to_string(), code)
+    }
 }
 
 fn random() -> Result<[u64; 2], rand::rngs::SysError> {

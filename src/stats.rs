@@ -50,6 +50,8 @@ impl Gauge {
 pub struct Gauges {
     /// Open client connections.
     pub connections: Gauge,
+    /// Listeners that accept nobody, as the limit is reached.
+    pub listeners_paused: Gauge,
 }
 
 macro_rules! counters {
@@ -108,6 +110,11 @@ counters! {
     conn_yields: "Batches cut short to let other connections run.",
     total_connections: "Connections accepted.",
     rejected_connections: "Connections refused at the limit.",
+    listen_disabled_num: "Times that accepting paused at the limit.",
+    time_in_listen_disabled_us: "How long it paused, in microseconds.",
+    idle_kicks: "Connections closed because they were idle.",
+    auth_cmds: "Attempts to log in.",
+    auth_errors: "Of those, with a wrong name or password.",
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Base modules: imported by all, importing only each other.
-const BASE: &[&str] = &["key", "record", "stats", "time", "version"];
+const BASE: &[&str] = &["key", "record", "settings", "stats", "time", "version"];
 
 /// What each module may import besides the base and itself.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -15,8 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("node", &["protocol", "store", "replication"]),
     ("membership", &["replication"]),
     ("server", &["node", "membership", "replication", "protocol"]),
-    ("config", &["server", "node", "replication", "protocol"]),
-    ("main", &["config", "server"]),
+    ("config", &["process", "server", "node", "replication", "protocol"]),
+    ("process", &[]),
+    ("main", &["config", "process", "server"]),
     ("lib", &[]),
 ];
 

@@ -4,7 +4,7 @@ use super::meta::KeptMeta;
 use super::{Host, Node, report};
 use crate::key::Key;
 use crate::protocol::reply;
-use crate::protocol::{Keys, Request, StoreVerb, ValueForm};
+use crate::protocol::{Keys, Request, Stop, StoreVerb, ValueForm};
 use crate::record::{Direction, Mutation, Outcome, StoreMode, Terms};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -37,6 +37,8 @@ pub(super) enum Executed<'a> {
     Paused(Keys<'a>, ValueForm),
     /// The client is done.
     Quit,
+    /// The client is done, and wants the server to be.
+    Stop(Stop),
 }
 
 /// A command that has been given to the key's owner.
@@ -110,6 +112,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 Executed::Done
             }
             Request::Quit => Executed::Quit,
+            Request::Shutdown(stop) => self.shutdown(stop),
         }
     }
 
@@ -221,7 +224,24 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         self.mutate(verb, key, &mutation, line_unless(noreply))
     }
 
+    fn shutdown(&mut self, stop: Option<Stop>) -> Executed<'static> {
+        if !self.node.options.settings.shutdown_enabled {
+            return self.say(|out| out.extend_from_slice(reply::SHUTDOWN_NOT_ENABLED));
+        }
+        match stop {
+            Some(stop) => Executed::Stop(stop),
+            None => self.say(|out| out.extend_from_slice(reply::SHUTDOWN_MODE)),
+        }
+    }
+
     fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed<'static> {
+        if !self.node.options.settings.flush_enabled {
+            return self.say(|out| {
+                if !noreply {
+                    out.extend_from_slice(reply::FLUSH_NOT_ALLOWED);
+                }
+            });
+        }
         let at = Deadline::from_exptime(delay, self.now).end().filter(|&at| at > self.now.cluster);
         self.node.flush_all(at, self.now, self.host);
         Executed::Pending(Pending { verb: Verb::FlushAll, form: line_unless(noreply) })

@@ -5,10 +5,12 @@
 //! across I/O, and never two at once.
 
 mod commands;
+mod credentials;
 mod decide;
 mod meta;
 mod report;
 mod session;
+mod settings_report;
 mod shard;
 
 use std::collections::VecDeque;
@@ -17,8 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+pub use credentials::Credentials;
 pub use session::{Session, Step};
 
 use crate::key::{Key, LANES};
@@ -26,6 +29,7 @@ use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
     Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
 };
+use crate::settings::Settings;
 use crate::stats::{Counters, Gauges};
 use crate::store::{self, Budget, Store};
 use crate::time::{Millis, Now};
@@ -45,20 +49,12 @@ pub struct Options {
     pub me: Member,
     /// The names of the other nodes; empty for a single node.
     pub peers: Vec<Box<str>>,
-    /// `-m`, in bytes.
-    pub memory: usize,
-    /// `-I`, in bytes.
-    pub item_max: usize,
-    /// Whether a full store drops items; otherwise it refuses them.
-    pub evict: bool,
     /// How long to wait for the others at a start of the whole group.
     pub boot_wait_ms: u64,
-    /// How many threads execute commands.
-    pub workers: usize,
     /// Randomness of this life.
     pub seed: u64,
-    /// `-c`, for `stats`.
-    pub connections_max: usize,
+    /// What the command line says of clients and memory.
+    pub settings: Settings,
 }
 
 /// See the module.
@@ -74,6 +70,8 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
+    /// Who may log in, where that is needed.
+    credentials: RwLock<Option<Credentials>>,
 }
 
 /// Slots that one sweep looks at per shard; ten sweeps a second visit a million items in ten.
@@ -83,10 +81,10 @@ impl<W> Node<W> {
     /// A node that has not met anybody yet. `now.cluster` does not matter: without others, cluster
     /// time starts at the wall clock.
     pub fn new(options: Options, now: Now) -> Self {
-        let budget = Arc::new(Budget::new(options.memory));
+        let budget = Arc::new(Budget::new(options.settings.memory));
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
-            let store_options = store::Options { evict: options.evict, seed };
+            let store_options = store::Options { evict: options.settings.evict, seed };
             let store = Store::new(store_options, Arc::clone(&budget));
             let incarnation = options.me.incarnation;
             CachePadded::new(Mutex::new(Shard::new(
@@ -94,7 +92,7 @@ impl<W> Node<W> {
                 incarnation,
                 seed,
                 store,
-                options.item_max,
+                options.settings.item_max,
             )))
         };
         let group = Group::new(GroupOptions {
@@ -110,8 +108,9 @@ impl<W> Node<W> {
             serving: AtomicBool::new(false),
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
-            counters: (0..options.workers).map(|_| CachePadded::default()).collect(),
+            counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
+            credentials: RwLock::new(None),
             budget,
             options,
         }
@@ -131,6 +130,23 @@ impl<W> Node<W> {
     /// What it was started with.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// A session for a new connection. With `-Y` it has to log in first.
+    pub fn session(&self, worker: usize) -> Session {
+        let Settings { item_max, auth_file, .. } = &self.options.settings;
+        let session = Session::new(worker, *item_max);
+        if auth_file.is_some() { session.behind_login() } else { session }
+    }
+
+    /// Sets who may log in from now on; who is in stays in.
+    pub fn set_credentials(&self, credentials: Option<Credentials>) {
+        *self.credentials.write() = credentials;
+    }
+
+    fn allows(&self, user: &[u8], password: &[u8]) -> bool {
+        let credentials = self.credentials.read();
+        credentials.as_ref().is_some_and(|credentials| credentials.allow(user, password))
     }
 
     /// Counts of one worker.
@@ -226,7 +242,7 @@ impl<W> Node<W> {
 
     /// A shard evicts for itself; only when it is empty and the others are full, they have to.
     fn make_room(&self, lane: usize, bytes: usize, now: Now) {
-        if !self.options.evict || self.budget.free() >= bytes {
+        if !self.options.settings.evict || self.budget.free() >= bytes {
             return;
         }
         for step in 0..LANES {

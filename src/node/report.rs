@@ -1,6 +1,6 @@
 //! `stats`: what the node has counted, under memcached's names.
 
-use super::Node;
+use super::{Node, settings_report};
 use crate::protocol::reply;
 use crate::replication::{Member, View};
 use crate::stats::Totals;
@@ -11,6 +11,7 @@ use crate::time::Now;
 pub(super) fn stats<W>(node: &Node<W>, argument: &[u8], now: Now, out: &mut Vec<u8>) {
     match argument {
         b"" => general(node, now, out),
+        b"settings" => settings_report::settings(&node.options.settings, out),
         b"replication" => replication(node, now, out),
         b"reset" => {
             node.counters.iter().for_each(|counters| counters.reset());
@@ -26,14 +27,14 @@ fn general<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     node.counters.iter().for_each(|counters| totals.add(counters));
     let held = held(node);
     let uptime_s = now.local.since(node.started.local) / 1000;
-    let options = &node.options;
+    let settings = &node.options.settings;
     let connections = node.gauges.connections.get();
-    let lines: [(&str, u64); 41] = [
+    let lines: [(&str, u64); 46] = [
         ("pid", u64::from(std::process::id())),
         ("uptime", uptime_s),
         ("time", now.wall_s.max(0) as u64),
         ("pointer_size", u64::from(usize::BITS)),
-        ("max_connections", options.connections_max as u64),
+        ("max_connections", settings.connections_max as u64),
         ("curr_connections", connections),
         ("total_connections", totals.total_connections),
         ("rejected_connections", totals.rejected_connections),
@@ -60,7 +61,12 @@ fn general<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         ("bytes_read", totals.bytes_read),
         ("bytes_written", totals.bytes_written),
         ("limit_maxbytes", node.budget.limit() as u64),
-        ("threads", options.workers as u64),
+        ("accepting_conns", u64::from(node.gauges.listeners_paused.get() == 0)),
+        ("listen_disabled_num", totals.listen_disabled_num),
+        ("time_in_listen_disabled_us", totals.time_in_listen_disabled_us),
+        ("auth_cmds", totals.auth_cmds),
+        ("auth_errors", totals.auth_errors),
+        ("threads", settings.workers as u64),
         ("conn_yields", totals.conn_yields),
         ("bytes", held.bytes),
         ("curr_items", held.items),
@@ -76,6 +82,9 @@ fn general<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         if name == "time" {
             reply::stat(out, "version", reply::VERSION);
         }
+    }
+    if settings.idle_timeout_s > 0 {
+        reply::stat(out, "idle_kicks", totals.idle_kicks);
     }
 }
 

@@ -5,14 +5,17 @@
 
 use super::commands::{Context, Executed, OUTPUT_MAX, Pending};
 use super::{Host, Node};
-use crate::protocol::{Parsed, Parser};
+use crate::protocol::{Login, Parsed, Parser, Said, Stop, reply};
 use crate::record::Outcome;
+use crate::stats::Counters;
 use crate::time::Now;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Session {
     worker: usize,
+    /// Until the client has logged in, where it has to.
+    login: Option<Login>,
     parser: Parser,
     pending: Option<Pending>,
 }
@@ -30,12 +33,19 @@ pub enum Step {
     Hold,
     /// Write the replies, then close.
     Close,
+    /// Write the replies, close, and end the server: the client may, and has said so.
+    Stop(Stop),
 }
 
 impl Session {
-    /// A session at the start of its connection, run by this worker.
+    /// A session at the start of its connection, run by this worker; nobody has to log in.
     pub fn new(worker: usize, item_max: usize) -> Self {
-        Self { worker, parser: Parser::new(item_max), pending: None }
+        Self { worker, login: None, parser: Parser::new(item_max), pending: None }
+    }
+
+    /// The same, but nothing is executed before a login.
+    pub(super) fn behind_login(self) -> Self {
+        Self { login: Some(Login::default()), ..self }
     }
 
     /// Executes what `input` holds; returns how much of it is done with, and why it stopped.
@@ -49,6 +59,15 @@ impl Session {
     ) -> (usize, Step) {
         let counters = node.counters(self.worker);
         let mut done = 0;
+        while let Some(login) = &mut self.login {
+            let (used, step) = log_in(login, node, counters, &input[done..], out);
+            done += used;
+            match step {
+                Some(Step::Close) => return (input.len(), Step::Close),
+                Some(step) => return (done, step),
+                None => self.login = None,
+            }
+        }
         while self.pending.is_none() {
             if out.len() >= OUTPUT_MAX {
                 return (done, Step::Write);
@@ -87,6 +106,7 @@ impl Session {
                             self.parser.resume_keys(form);
                         }
                         Executed::Quit => return (done, Step::Close),
+                        Executed::Stop(stop) => return (done, Step::Stop(stop)),
                     }
                 }
             }
@@ -98,6 +118,48 @@ impl Session {
     pub fn resume<W>(&mut self, node: &Node<W>, outcome: Outcome, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.take() {
             pending.answer(&outcome, node.counters(self.worker), out);
+        }
+    }
+}
+
+/// Takes attempts to log in off the input. `None`: the client is in.
+fn log_in<W>(
+    login: &mut Login,
+    node: &Node<W>,
+    counters: &Counters,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> (usize, Option<Step>) {
+    let mut done = 0;
+    loop {
+        if out.len() >= OUTPUT_MAX {
+            return (done, Some(Step::Write));
+        }
+        match login.next(&input[done..]) {
+            Said::Incomplete { used, wants } => {
+                done += used;
+                if used == 0 {
+                    return (done, Some(Step::Read(wants)));
+                }
+            }
+            Said::Close { error } => {
+                out.extend_from_slice(error);
+                return (done, Some(Step::Close));
+            }
+            Said::Failed { used, error } => {
+                out.extend_from_slice(error);
+                done += used;
+            }
+            Said::Name { used, user, password } => {
+                done += used;
+                counters.auth_cmds.add(1);
+                if node.allows(user, password) {
+                    out.extend_from_slice(reply::STORED);
+                    return (done, None);
+                }
+                counters.auth_errors.add(1);
+                out.extend_from_slice(reply::LOGIN_FAILED);
+            }
         }
     }
 }

@@ -42,13 +42,9 @@ impl Single {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            memory: 8 << 20,
-            item_max: ITEM_MAX,
-            evict,
             boot_wait_ms: 2000,
-            workers: 1,
             seed: 9,
-            connections_max: 10,
+            settings: Settings { memory: 8 << 20, evict, workers: 1, ..Settings::default() },
         };
         let now = Now { local: Millis(1), wall_s: WALL_S, ..Now::default() };
         let single = Self { node: Node::new(options, now), local_ms: 1 };
@@ -79,7 +75,7 @@ impl Single {
                     Step::Wait => session.resume(&self.node, host.answers.remove(0), &mut out),
                     Step::Write => written.append(&mut out),
                     Step::Read(_) => break,
-                    Step::Close => return [written, out].concat(),
+                    Step::Close | Step::Stop(_) => return [written, out].concat(),
                     Step::Hold => panic!("a single node always serves"),
                 }
             }

@@ -4,11 +4,13 @@
 //! the parser says how much it used and how much it still wants, and keeps only what a command
 //! longer than one buffer needs.
 
+mod login;
 mod meta;
 mod parser;
 pub mod reply;
 mod text;
 
+pub use login::{Login, Said};
 pub use meta::Flags;
 pub use parser::{Parsed, Parser};
 
@@ -113,6 +115,8 @@ pub enum Request<'a> {
     },
     /// quit.
     Quit,
+    /// shutdown; `None` in a way that there is not.
+    Shutdown(Option<Stop>),
 }
 
 /// Whether a value is shown with its CAS unique.
@@ -122,6 +126,15 @@ pub enum ValueForm {
     Plain,
     /// gets, gats.
     WithCas,
+}
+
+/// The ways to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// As SIGINT.
+    Plain,
+    /// As SIGUSR1.
+    Graceful,
 }
 
 /// The storage commands.

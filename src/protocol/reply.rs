@@ -22,6 +22,22 @@ pub const NOT_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-
 pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 /// No memory, and nothing that may be evicted.
 pub const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+/// flush_all under `-F`.
+pub const FLUSH_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+/// shutdown without `-A`; the colon is memcached's.
+pub const SHUTDOWN_NOT_ENABLED: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+/// shutdown in a way that there is not.
+pub const SHUTDOWN_MODE: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
+/// Anything but a login before the login.
+pub const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
+/// A login that nobody would write.
+pub const LOGIN_TOO_LONG: &[u8] = b"CLIENT_ERROR auth token too long\r\n";
+/// A login's data that does not end in CRLF.
+pub const LOGIN_TERMINATION: &[u8] = b"CLIENT_ERROR bad command line termination\r\n";
+/// A login's data that is not a name, a space and a password.
+pub const LOGIN_FORMAT: &[u8] = b"CLIENT_ERROR bad authentication token format\r\n";
+/// A login with a wrong name or password.
+pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
 /// The connection limit, sent before closing.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
 

@@ -10,7 +10,7 @@ use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
 use super::meta::{self, KeyBuffer, MetaStore};
-use super::{MetaVerb, Request, StoreVerb, ValueForm, reply};
+use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, reply};
 use crate::key::Key;
 
 /// What one line asks for.
@@ -91,6 +91,7 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
             argument: token(arguments).map_or(&[][..], |(first, _)| first),
         })),
         b"quit" => Ok(Line::Request(Request::Quit)),
+        b"shutdown" => Ok(Line::Request(Request::Shutdown(shutdown(arguments)))),
         _ => unknown(line),
     };
     parsed.unwrap_or_else(Line::Bad)
@@ -176,6 +177,15 @@ fn verbosity(arguments: &[u8]) -> Parsing<'_> {
         return Err(BAD_FORMAT.silenced(noreply));
     }
     Ok(Line::Request(Request::Verbosity { noreply }))
+}
+
+fn shutdown(arguments: &[u8]) -> Option<Stop> {
+    let mut words = Fields(arguments);
+    match (words.next(), words.next()) {
+        (None, _) => Some(Stop::Plain),
+        (Some(b"graceful"), None) => Some(Stop::Graceful),
+        _ => None,
+    }
 }
 
 fn unknown(line: &[u8]) -> Parsing<'_> {
@@ -323,6 +333,15 @@ mod tests {
     fn http_is_recognised() {
         assert_eq!(line(b"GET / HTTP/1.1"), Line::Http);
         assert_eq!(line(b"POST /x HTTP/1.0 "), Line::Http);
+    }
+
+    #[test]
+    fn shutdown_knows_one_word() {
+        let shutdown = |stop| Line::Request(Request::Shutdown(stop));
+        assert_eq!(line(b"shutdown"), shutdown(Some(Stop::Plain)));
+        assert_eq!(line(b"shutdown graceful"), shutdown(Some(Stop::Graceful)));
+        assert_eq!(line(b"shutdown now"), shutdown(None));
+        assert_eq!(line(b"shutdown graceful now"), shutdown(None));
     }
 
     #[test]

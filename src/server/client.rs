@@ -7,8 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -18,8 +17,10 @@ use crate::node::{Node, Session, Step};
 use crate::record::Outcome;
 
 /// A client's connection and what is left of its last read.
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
+    /// A client that neither sends nor reads for so long is let go.
+    idle_max: Option<Duration>,
     session: Session,
     courier: Courier,
     input: Vec<u8>,
@@ -27,10 +28,16 @@ struct Connection {
 }
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
-pub(super) async fn serve(stream: TcpStream, worker: usize, shared: Arc<Shared>) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    idle_max: Option<Duration>,
+    worker: usize,
+    shared: Arc<Shared>,
+) {
     let mut connection = Connection {
         stream,
-        session: Session::new(worker, shared.node.options().item_max),
+        idle_max,
+        session: shared.node.session(worker),
         courier: Courier::new(Arc::clone(&shared.links)),
         input: Vec::new(),
         output: Vec::new(),
@@ -38,12 +45,16 @@ pub(super) async fn serve(stream: TcpStream, worker: usize, shared: Arc<Shared>)
     let result = connection.run(worker, &shared).await;
     connection.put_back();
     shared.node.gauges().connections.give_back();
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection lost");
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            shared.node.counters(worker).idle_kicks.add(1);
+        }
+        Err(error) => tracing::debug!(%error, "connection lost"),
+        Ok(()) => {}
     }
 }
 
-impl Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<()> {
         let counters = shared.node.counters(worker);
         let mut wants = 1;
@@ -96,6 +107,10 @@ impl Connection {
                     None => return Ok(None),
                 },
                 Step::Close => return Ok(None),
+                Step::Stop(stop) => {
+                    shared.stop(stop);
+                    return Ok(None);
+                }
                 Step::Read(wants) => {
                     self.put_back();
                     return Ok(Some(wants));
@@ -106,8 +121,8 @@ impl Connection {
 
     /// Waits for input. Only while there is some to keep does the connection hold a buffer.
     async fn fill(&mut self, wants: usize) -> io::Result<usize> {
-        let Self { stream, input, .. } = self;
-        poll_fn(|context| {
+        let Self { stream, input, idle_max, .. } = self;
+        let read = poll_fn(|context| {
             if input.capacity() == 0 {
                 *input = buffers::take();
             }
@@ -117,13 +132,19 @@ impl Connection {
                 buffers::give(std::mem::take(input));
             }
             polled
-        })
-        .await
+        });
+        within(*idle_max, read).await
     }
 
     async fn write(&mut self, worker: usize, node: &Node<Waiter>) -> io::Result<()> {
         if !self.output.is_empty() {
-            self.stream.write_all(&self.output).await?;
+            let mut rest = self.output.as_slice();
+            while !rest.is_empty() {
+                match within(self.idle_max, self.stream.write(rest)).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => rest = &rest[written..],
+                }
+            }
             node.counters(worker).bytes_written.add(self.output.len() as u64);
             self.output.clear();
         }
@@ -154,6 +175,17 @@ impl Connection {
             buffers::give(std::mem::take(&mut self.input));
         }
         buffers::give(std::mem::take(&mut self.output));
+    }
+}
+
+/// The client gets this long for its part.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match limit {
+        None => work.await,
+        Some(limit) => timeout(limit, work).await.map_err(io::Error::from)?,
     }
 }
 

@@ -64,7 +64,7 @@ impl Greeting {
 
     /// The longest frame that a peer may send.
     pub(super) fn frame_max(&self) -> usize {
-        self.node.options().item_max + FRAME_BESIDE
+        self.node.options().settings.item_max + FRAME_BESIDE
     }
 
     fn hello(&self) -> Hello {
@@ -76,7 +76,7 @@ impl Greeting {
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
             nodes: self.nodes(),
-            item_max: options.item_max as u64,
+            item_max: options.settings.item_max as u64,
             epoch: self.node.member_epoch(),
         }
     }
@@ -100,8 +100,8 @@ impl Greeting {
         if hello.cluster != self.cluster {
             return Err(format!("it is of cluster {:?}, not {:?}", hello.cluster, self.cluster));
         }
-        if hello.item_max != options.item_max as u64 {
-            let (its, ours) = (hello.item_max, options.item_max);
+        if hello.item_max != options.settings.item_max as u64 {
+            let (its, ours) = (hello.item_max, options.settings.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
         if hello.nodes != self.nodes() {

@@ -1,25 +1,155 @@
-//! Binding the client address: early, so that a clash shows at once; listening comes later.
+//! Where clients connect: bound early, so that a clash shows at once; listening comes later.
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener as PlainUnixListener;
+use std::os::unix::net::UnixStream as PlainUnixStream;
+use std::path::{Path, PathBuf};
 
-use tokio::net::TcpSocket;
+use rustix::fs::Mode;
+use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::process::umask;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::runtime::Runtime;
 
 use super::StartError;
 
-/// One address with a socket for each worker. Nobody listens yet.
-pub(super) struct Bound {
-    pub(super) address: SocketAddr,
-    pub(super) sockets: Vec<TcpSocket>,
+/// A place where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// What one name stands for; a machine need not have all of its addresses.
+    Tcp {
+        /// Port 0 is any free one.
+        addresses: Vec<SocketAddr>,
+    },
+    /// A socket in the file system.
+    Unix {
+        /// Where; a socket that nobody serves is replaced.
+        path: PathBuf,
+        /// Who may connect, as chmod has it.
+        mode: u32,
+    },
+}
+
+/// Bound, with a socket for each worker. Nobody listens yet.
+pub(super) enum Bound {
+    Tcp { address: SocketAddr, sockets: Vec<TcpSocket> },
+    Unix { path: PathBuf, socket: UnixSocket },
+}
+
+/// Where one worker accepts.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// What it has accepted.
+pub(super) enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Bound {
-    /// Binds `address` once per worker, or says that somebody else has it.
-    pub(super) fn new(address: SocketAddr, workers: usize) -> Result<Self, StartError> {
-        // With SO_REUSEPORT alone, a second server would silently share the port.
-        drop(bind(address, Sharing::No)?);
-        let sockets = (0..workers).map(|_| bind(address, Sharing::BetweenWorkers));
-        Ok(Self { address, sockets: sockets.collect::<Result<_, _>>()? })
+    /// Binds for each worker, or says why that can't be.
+    pub(super) fn new(listen: &Listen, workers: usize) -> Result<Vec<Self>, StartError> {
+        match listen {
+            Listen::Tcp { addresses } => bind_any(addresses, workers),
+            Listen::Unix { path, mode } => {
+                let socket = bind_unix(path, *mode)
+                    .map_err(|error| StartError::BindUnix(path.clone(), error))?;
+                Ok(vec![Self::Unix { path: path.clone(), socket }])
+            }
+        }
     }
+
+    /// A listener for each worker, in that worker's runtime.
+    pub(super) fn listen(
+        self,
+        backlog: u32,
+        workers: &[Runtime],
+    ) -> Result<Vec<Listener>, StartError> {
+        match self {
+            Self::Tcp { address, sockets } => {
+                let listeners = sockets.into_iter().zip(workers).map(|(socket, worker)| {
+                    let _context = worker.enter();
+                    socket.listen(backlog).map(Listener::Tcp)
+                });
+                let listeners = listeners.collect::<io::Result<_>>();
+                listeners.map_err(|error| StartError::Bind(address, error))
+            }
+            Self::Unix { path, socket } => listen_unix(socket, backlog, workers)
+                .map_err(|error| StartError::BindUnix(path, error)),
+        }
+    }
+
+    /// The line that memcached writes into the file of the ports.
+    pub(super) fn port_line(&self) -> Option<String> {
+        match self {
+            Self::Tcp { address: SocketAddr::V4(address), .. } => {
+                Some(format!("TCP INET: {}\n", address.port()))
+            }
+            Self::Tcp { address: SocketAddr::V6(address), .. } => {
+                Some(format!("TCP INET6: {}\n", address.port()))
+            }
+            Self::Unix { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { address, .. } => write!(f, "{address}"),
+            Self::Unix { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+/// A name may stand for an address of a family that this machine does without; one must do.
+fn bind_any(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Bound>, StartError> {
+    let (mut bound, mut missing) = (Vec::new(), None);
+    for &address in addresses {
+        match bind_for_workers(address, workers) {
+            Ok(one) => bound.push(one),
+            Err(StartError::Bind(address, error)) if is_missing(&error) => {
+                missing = Some(StartError::Bind(address, error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    let unsupported = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    unsupported || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn bind_for_workers(address: SocketAddr, workers: usize) -> Result<Bound, StartError> {
+    // With SO_REUSEPORT alone, a second server would silently share the port.
+    drop(bind(address, Sharing::No)?);
+    let first = bind(address, Sharing::BetweenWorkers)?;
+    // Port 0 has become a real one, which the others have to share.
+    let address = first.local_addr().map_err(|error| StartError::Bind(address, error))?;
+    let others = (1..workers).map(|_| bind(address, Sharing::BetweenWorkers));
+    let sockets = std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?;
+    Ok(Bound::Tcp { address, sockets })
 }
 
 /// Whether several sockets may be bound to one address.
@@ -34,7 +164,12 @@ pub(super) fn bind(address: SocketAddr, sharing: Sharing) -> Result<TcpSocket, S
     let bound = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            SocketAddr::V6(_) => {
+                let socket = TcpSocket::new_v6()?;
+                // Else `::` would take what belongs to a socket of 0.0.0.0 beside it.
+                set_ipv6_v6only(&socket, true)?;
+                socket
+            }
         };
         // Connections of a former life that are still closing must not keep us out.
         socket.set_reuseaddr(true)?;
@@ -43,4 +178,39 @@ pub(super) fn bind(address: SocketAddr, sharing: Sharing) -> Result<TcpSocket, S
         Ok(socket)
     };
     bound().map_err(|error| StartError::Bind(address, error))
+}
+
+/// The mask belongs to the whole process: to be called before any thread starts.
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixSocket> {
+    remove_unserved(path)?;
+    let socket = UnixSocket::new_stream()?;
+    // A socket that is bound first and restricted later is open to all in between.
+    let before = umask(Mode::from_raw_mode(!mode & 0o777));
+    let bound = socket.bind(path);
+    umask(before);
+    bound.map(|()| socket)
+}
+
+/// A server that ended leaves its socket behind; one that still answers must not lose it.
+fn remove_unserved(path: &Path) -> io::Result<()> {
+    let is_socket = |file: fs::Metadata| file.file_type().is_socket();
+    if !fs::symlink_metadata(path).is_ok_and(is_socket) {
+        return Ok(());
+    }
+    if PlainUnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    fs::remove_file(path)
+}
+
+fn listen_unix(socket: UnixSocket, backlog: u32, workers: &[Runtime]) -> io::Result<Vec<Listener>> {
+    // One socket for all: only TCP has SO_REUSEPORT. Any runtime does for the call.
+    let context = workers.first().map(Runtime::enter);
+    let shared: PlainUnixListener = socket.listen(backlog)?.into_std()?;
+    drop(context);
+    let listener = |worker: &Runtime| {
+        let _context = worker.enter();
+        UnixListener::from_std(shared.try_clone()?).map(Listener::Unix)
+    };
+    workers.iter().map(listener).collect()
 }

@@ -3,6 +3,8 @@
 //! Each worker thread runs a single-threaded runtime and accepts for itself; links to peers live
 //! on a thread of their own, so that they never wait behind clients.
 
+mod accept;
+mod auth;
 mod buffers;
 mod client;
 mod clock;
@@ -10,24 +12,28 @@ mod courier;
 mod handshake;
 mod listener;
 mod peer;
+mod signals;
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use courier::{Links, Waiter};
-use listener::Bound;
+pub use listener::Listen;
+use listener::{Bound, Listener, Sharing};
+use signals::Signals;
 
-use crate::node::{self, Node};
-use crate::protocol::reply;
+use crate::node::{self, Credentials, Node};
+use crate::protocol::Stop;
 use crate::stats::Gauge;
 
 /// How a server is started.
@@ -36,9 +42,9 @@ pub struct Options {
     /// What the node is told.
     pub node: node::Options,
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
-    /// The kernel's queue of connections that wait to be accepted.
-    pub backlog: u32,
+    pub listen: Vec<Listen>,
+    /// Where to write which ports they are.
+    pub port_file: Option<PathBuf>,
     /// The group; `None` for a single node.
     pub peers: Option<PeerOptions>,
     /// How long a write waits for the other nodes before its connection is closed.
@@ -65,6 +71,10 @@ pub struct PeerOptions {
 pub enum StartError {
     /// An address can't be bound.
     Bind(SocketAddr, io::Error),
+    /// A socket in the file system can't be made.
+    BindUnix(PathBuf, io::Error),
+    /// The file of names and passwords can't be used.
+    Auth(PathBuf, String),
     /// The operating system refuses what every server needs.
     System(&'static str, io::Error),
 }
@@ -77,6 +87,11 @@ impl std::fmt::Display for StartError {
                 "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p or --peer-listen"
             ),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "-s {}: another server answers there, or it is no socket", path.display())
+            }
+            Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
+            Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
         }
     }
@@ -91,6 +106,7 @@ struct Shared {
     links: Arc<Links>,
     serving: watch::Receiver<bool>,
     stopping: AtomicBool,
+    stop_wanted: Notify,
     /// Clients whose writes are on their way.
     waiting: Gauge,
     write_timeout_ms: u64,
@@ -101,62 +117,94 @@ impl Shared {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
+
+    /// A client has said `shutdown`.
+    fn stop(&self, stop: Stop) {
+        tracing::info!(?stop, "stopping: a client said shutdown");
+        self.stop_wanted.notify_one();
+    }
+
+    /// Until it is told to stop, and has let writes that are on their way arrive.
+    async fn until_stop(&self, signals: &mut Signals) {
+        tokio::select! {
+            () = signals.until_stop(&self.node) => {}
+            () = self.stop_wanted.notified() => {}
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        let quiet = async {
+            while self.waiting.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(STOP_WAIT, quiet).await.is_err() {
+            let writes = self.waiting.get();
+            tracing::warn!(writes, "stopped before all writes were confirmed");
+        }
+    }
 }
 
 /// At a stop, writes that are on their way get this long to be confirmed.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
-/// Runs a server until SIGINT or SIGTERM.
-pub fn run(options: Options) -> Result<(), StartError> {
-    let workers = options.node.workers;
-    let bound: Vec<Bound> = options
-        .listen
-        .iter()
-        .map(|&address| Bound::new(address, workers))
-        .collect::<Result<_, _>>()?;
-    raise_file_limit(options.node.connections_max);
-    let runtime = new_runtime()?;
-    runtime.block_on(run_in(options, bound))
+/// A server that has its addresses and does not serve yet: no thread runs, so the process may
+/// still fork.
+pub struct Server {
+    options: Options,
+    bound: Vec<Bound>,
+    peer_socket: Option<TcpSocket>,
+    credentials: Option<Credentials>,
 }
 
-async fn run_in(options: Options, bound: Vec<Bound>) -> Result<(), StartError> {
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let (node, links) = (Arc::new(new_node(&options)), peer::queues(&options));
-    let (queues, links) = (links.receivers, Arc::new(links.links));
-    let (serving_sender, serving) = watch::channel(false);
-    let shared = Arc::new(Shared {
-        node: Arc::clone(&node),
-        links: Arc::clone(&links),
-        serving: serving.clone(),
-        stopping: AtomicBool::new(false),
-        waiting: Gauge::default(),
-        write_timeout_ms: options.write_timeout_ms,
-        hold_timeout_ms: options.hold_timeout_ms,
-    });
-    peer::start(&options, node, links, queues, serving_sender)?;
-    let work = async {
-        let mut serving = serving;
-        // Without a complete copy a client could be told that its session does not exist.
-        let _ = serving.wait_for(|serving| *serving).await;
-        start_workers(&options, bound, &shared)?;
-        std::future::pending::<Result<(), StartError>>().await
-    };
-    tokio::select! {
-        failed = work => return failed,
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
-    }
-    shared.stopping.store(true, Ordering::Relaxed);
-    let quiet = async {
-        while shared.waiting.get() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+impl Server {
+    /// Takes all addresses, so that whatever is wrong with them shows at once.
+    pub fn bind(options: Options) -> Result<Self, StartError> {
+        let settings = &options.node.settings;
+        let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
+        let mut bound = Vec::new();
+        for listen in &options.listen {
+            bound.extend(Bound::new(listen, settings.workers)?);
         }
-    };
-    if tokio::time::timeout(STOP_WAIT, quiet).await.is_err() {
-        tracing::warn!(writes = shared.waiting.get(), "stopped before all writes were confirmed");
+        let peers = options.peers.as_ref();
+        let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
+        let peer_socket = peers.map(bind_peer).transpose()?;
+        Ok(Self { options, bound, peer_socket, credentials })
     }
-    Ok(())
+
+    /// Serves until a signal, or a client that may, ends it.
+    pub fn run(self) -> Result<(), StartError> {
+        let Self { options, bound, peer_socket, credentials } = self;
+        let runtime = new_runtime()?;
+        let context = runtime.enter();
+        let mut signals = Signals::new()?;
+        drop(context);
+        let (node, links) = (Arc::new(new_node(&options)), peer::queues(&options));
+        node.set_credentials(credentials);
+        let (queues, links) = (links.receivers, Arc::new(links.links));
+        let (serving_sender, mut serving) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            node: Arc::clone(&node),
+            links: Arc::clone(&links),
+            serving: serving.clone(),
+            stopping: AtomicBool::new(false),
+            stop_wanted: Notify::new(),
+            waiting: Gauge::default(),
+            write_timeout_ms: options.write_timeout_ms,
+            hold_timeout_ms: options.hold_timeout_ms,
+        });
+        peer::start(&options, peer_socket, node, links, queues, serving_sender)?;
+        let stopped = runtime.block_on(async {
+            tokio::select! {
+                // Without a complete copy a client could be told that its session does not exist.
+                _ = serving.wait_for(|serving| *serving) => false,
+                () = signals.until_stop(&shared.node) => true,
+            }
+        });
+        if !stopped {
+            start_workers(&options, bound, &shared)?;
+            runtime.block_on(shared.until_stop(&mut signals));
+        }
+        Ok(())
+    }
 }
 
 fn new_node(options: &Options) -> Node<Waiter> {
@@ -168,30 +216,32 @@ fn new_node(options: &Options) -> Node<Waiter> {
     Node::new(options.node.clone(), now)
 }
 
+/// Listens for clients, and serves them.
 fn start_workers(
     options: &Options,
     bound: Vec<Bound>,
     shared: &Arc<Shared>,
 ) -> Result<(), StartError> {
-    let mut sockets: Vec<Vec<_>> = (0..options.node.workers).map(|_| Vec::new()).collect();
-    for Bound { address, sockets: of_address } in bound {
-        for (worker, socket) in of_address.into_iter().enumerate() {
-            sockets[worker].push((address, socket));
-        }
+    let settings = &options.node.settings;
+    let runtimes =
+        (0..settings.workers).map(|_| new_runtime()).collect::<Result<Vec<_>, StartError>>()?;
+    let mut listeners: Vec<Vec<Listener>> = runtimes.iter().map(|_| Vec::new()).collect();
+    let ports: String = bound.iter().filter_map(Bound::port_line).collect();
+    for one in bound {
+        let address = one.to_string();
+        let of_workers = one.listen(settings.backlog, &runtimes)?;
+        listeners.iter_mut().zip(of_workers).for_each(|(list, listener)| list.push(listener));
         tracing::info!(%address, "accepting clients");
     }
-    for (worker, sockets) in sockets.into_iter().enumerate() {
-        let (shared, backlog) = (Arc::clone(shared), options.backlog);
-        let runtime = new_runtime()?;
+    if let Some(path) = &options.port_file {
+        write_ports(path, &ports);
+    }
+    for (worker, (runtime, listeners)) in runtimes.into_iter().zip(listeners).enumerate() {
+        let shared = Arc::clone(shared);
         let body = move || {
             runtime.block_on(async move {
-                for (address, socket) in sockets {
-                    match socket.listen(backlog) {
-                        Ok(listener) => {
-                            tokio::spawn(accept(listener, worker, Arc::clone(&shared)));
-                        }
-                        Err(error) => tracing::error!(%address, %error, "cannot listen"),
-                    }
+                for listener in listeners {
+                    tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
                 }
                 std::future::pending::<()>().await;
             });
@@ -204,32 +254,13 @@ fn start_workers(
     Ok(())
 }
 
-/// Accepts for one worker until the process ends.
-async fn accept(listener: TcpListener, worker: usize, shared: Arc<Shared>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let node = &shared.node;
-                let counters = node.counters(worker);
-                if !node.gauges().connections.try_take(node.options().connections_max as u64) {
-                    counters.rejected_connections.add(1);
-                    // It fits the empty send buffer; should it not, closing says enough.
-                    let _ = stream.try_write(reply::TOO_MANY_CONNECTIONS);
-                    continue;
-                }
-                counters.total_connections.add(1);
-                // Replies are written whole, so waiting for more could only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "no TCP_NODELAY");
-                }
-                tokio::spawn(client::serve(stream, worker, Arc::clone(&shared)));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept");
-                // Usually out of file descriptors: trying again at once would spin.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
+/// Moved into place, so that nobody finds half of it. As with memcached, only worth a warning.
+fn write_ports(path: &Path, ports: &str) {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".lck");
+    let written = fs::write(&draft, ports).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot write the file of the ports");
     }
 }
 
@@ -238,26 +269,4 @@ fn new_runtime() -> Result<runtime::Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::System("start a runtime", error))
-}
-
-fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> {
-    signal(kind).map_err(|error| StartError::System("handle signals", error))
-}
-
-/// Files that a server needs besides its clients' connections.
-const FILES_BESIDE: u64 = 256;
-
-/// Raises the limit of open files towards what `-c` needs; with less, accepting fails late.
-fn raise_file_limit(connections_max: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = connections_max as u64 + FILES_BESIDE;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = Rlimit { current: Some(reachable), maximum: limit.maximum };
-    if setrlimit(Resource::Nofile, raised).is_err() || reachable < wanted {
-        tracing::warn!(wanted, allowed = reachable, "the limit of open files is below -c");
-    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
@@ -17,7 +17,6 @@ use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::handshake::{self, Greeting};
-use super::listener::{self, Sharing};
 use super::{Options, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::message::{self, BadFrame, Beat, Frame, Message};
@@ -74,6 +73,7 @@ pub(super) fn queues(options: &Options) -> Queues {
 /// Starts the thread of the links; `serving` follows the node from then on.
 pub(super) fn start(
     options: &Options,
+    socket: Option<TcpSocket>,
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     queues: Vec<UnboundedReceiver<Letter>>,
@@ -81,10 +81,6 @@ pub(super) fn start(
 ) -> Result<(), StartError> {
     let runtime = new_runtime()?;
     let peers = options.peers.clone();
-    let socket = match &peers {
-        Some(peers) => Some(listener::bind(peers.listen, Sharing::No)?),
-        None => None,
-    };
     let body = move || {
         runtime.block_on(async move {
             let (events, inbox) = mpsc::channel(EVENTS_MAX);

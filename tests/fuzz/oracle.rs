@@ -8,6 +8,7 @@ use sessiond::protocol::{Parsed, Parser};
 use sessiond::record::Outcome;
 use sessiond::replication::message::{self, Frame};
 use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::settings::Settings;
 use sessiond::time::{Millis, Now};
 
 /// Small, so that the fuzzer finds values that are too large.
@@ -42,13 +43,15 @@ fn node() -> (Node<()>, Now) {
     let options = Options {
         me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
         peers: Vec::new(),
-        memory: 8 << 20,
-        item_max: ITEM_MAX,
-        evict: true,
         boot_wait_ms: 0,
-        workers: 1,
         seed: 1,
-        connections_max: 1,
+        settings: Settings {
+            memory: 8 << 20,
+            item_max: ITEM_MAX,
+            workers: 1,
+            shutdown_enabled: true,
+            ..Settings::default()
+        },
     };
     let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
     let node = Node::new(options, start);
@@ -78,7 +81,7 @@ fn replies(input: &[u8], piece: usize) -> Vec<u8> {
                 }
                 Step::Wait => session.resume(&node, host.answers.remove(0), &mut out),
                 Step::Write => written.append(&mut out),
-                Step::Close => return [written, out].concat(),
+                Step::Close | Step::Stop(_) => return [written, out].concat(),
                 Step::Hold => panic!("a single node always serves"),
             }
         }

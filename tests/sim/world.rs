@@ -9,6 +9,7 @@ use sessiond::node::{Host, Node, Options, Session, Step};
 use sessiond::record::Outcome;
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::settings::Settings;
 use sessiond::time::{Millis, Now};
 
 use super::client::{COUNTER, Client, Doing, KEYS_EACH, Wish, key_name, number_in, value_of};
@@ -230,13 +231,9 @@ impl World {
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
             peers: (0..NODES).filter(|&other| other != slot).map(name).collect(),
-            memory: 64 << 20,
-            item_max: 1 << 20,
-            evict: true,
             boot_wait_ms: 2000,
-            workers: 1,
             seed: self.rng.random_range(0..u64::MAX),
-            connections_max: 100,
+            settings: Settings { workers: 1, ..Settings::default() },
         };
         let clock_us = self.rng.random_range(0..1000 * SECOND);
         let local = Millis((clock_us + self.now) / MS);

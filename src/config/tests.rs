@@ -1,0 +1,183 @@
+//! The command line as it is typed, and what comes of it.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+fn launch(line: &str) -> Result<Launch, String> {
+    match parse(line.split_whitespace().map(OsString::from), [1, 2])? {
+        Command::Run(launch) => Ok(*launch),
+        Command::Print(text) => Err(text),
+    }
+}
+
+fn settings(flags: &str) -> Settings {
+    launch(&format!("sessiond {flags}")).unwrap().server.node.settings
+}
+
+fn addresses(line: &str) -> Vec<SocketAddr> {
+    let tcp = |listen| match listen {
+        Listen::Tcp { addresses } => addresses,
+        Listen::Unix { .. } => panic!("{line} makes a socket in a file"),
+    };
+    launch(line).unwrap().server.listen.into_iter().flat_map(tcp).collect()
+}
+
+const GROUP: &str = "--cluster c --node-name a --peer-listen 127.0.0.1:7001";
+
+#[test]
+fn the_name_it_is_called_by_decides_where_it_listens() {
+    let own = addresses("/usr/bin/sessiond");
+    assert!(own.iter().all(|address| address.ip().is_loopback()));
+    let drop_in = addresses("/usr/bin/memcached -p 1234");
+    assert!(drop_in.iter().all(|address| address.ip().is_unspecified()));
+    assert_eq!(drop_in[0].port(), 1234);
+    assert_eq!(launch("/usr/bin/memcached").unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn memcacheds_flags_keep_their_meaning() {
+    assert_eq!(addresses("sessiond -l 127.0.0.2 -p 1"), ["127.0.0.2:1".parse().unwrap()]);
+    let settings = settings("-m 256 -c 9 -t 2 -M -vv -A -F -X -W -b 7 -I 2m -D / -a 0770");
+    assert_eq!((settings.memory, settings.item_max), (256 << 20, 2 << 20));
+    assert_eq!((settings.connections_max, settings.workers, settings.backlog), (9, 2, 7));
+    assert_eq!((settings.prefix_delimiter, settings.detail_enabled), ('/', true));
+    assert_eq!((settings.socket_mode, settings.verbosity), (0o770, 2));
+    assert!(settings.shutdown_enabled);
+    let left = [settings.evict, settings.flush_enabled, settings.dump_enabled];
+    assert!(!left.contains(&true) && !settings.watch_enabled);
+}
+
+#[test]
+fn without_flags_everything_is_as_memcached_has_it() {
+    let (ours, theirs) = (settings(""), Settings::default());
+    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+}
+
+#[test]
+fn the_lines_of_packages_and_installers_are_taken() {
+    for line in [
+        "-v -l 127.0.0.1 -p 11211 -c 5000 -U 0 -m 256",
+        "-v -p 11211 -U 0 -c 8192 -m 1024",
+        "-d -v -U 0 -m 512 -p 11211 -u memcache -l 127.0.0.1 -c 4096 -t 4 -P /run/m.pid",
+        "-m 64 -p 11211 -u memcache -l 127.0.0.1 -l ::1 -P /run/m.pid",
+        "-f 1.2 -n 72 -R 50 -L -C -k -r -B ascii -B auto",
+        "--memory-limit=64 --conn-limit 10 --threads=2 --listen=127.0.0.1 --enable-shutdown",
+        "-o modern -o no_modern,slab_automove=1,hash_algorithm=xxh3,idle_timeout=5",
+        "-o relaxed_privileges,slab_chunk_max=1024,lru_crawler,temporary_ttl=10,hot_lru_pct=30",
+        "-p0 -vvv -m64",
+    ] {
+        assert!(launch(&format!("memcached {line}")).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn several_addresses_add_up_where_other_flags_take_the_last() {
+    let all = addresses("memcached -p 1 -p 2 -l 127.0.0.1 -l ::1");
+    assert_eq!(all, ["127.0.0.1:2".parse().unwrap(), "[::1]:2".parse().unwrap()]);
+    assert_eq!(settings("-l 127.0.0.1 -l ::1").listen.as_deref(), Some("127.0.0.1,::1"));
+}
+
+#[test]
+fn a_socket_in_a_file_takes_the_place_of_all_ports() {
+    let listen = launch("sessiond -s /tmp/s -a 777 -l 127.0.0.1").unwrap().server.listen;
+    assert_eq!(listen, [Listen::Unix { path: "/tmp/s".into(), mode: 0o777 }]);
+    assert!(launch("sessiond -p 0").unwrap().server.listen.is_empty());
+    assert_eq!(addresses("sessiond -p -1")[0].port(), 0);
+}
+
+#[test]
+fn sub_options_come_in_lists_and_are_kept() {
+    let settings = settings("-o no_maxconns_fast,idle_timeout=9 -o hashpower=16,no_lru_crawler");
+    assert_eq!((settings.maxconns_fast, settings.idle_timeout_s), (false, 9));
+    assert_eq!((settings.tuning.hashpower, settings.tuning.lru_crawler), (16, false));
+}
+
+#[test]
+fn what_is_taken_but_not_done_is_a_warning() {
+    let warnings = |flags: &str| launch(&format!("sessiond {flags}")).unwrap().warnings;
+    assert!(warnings("-B binary")[0].contains("text protocol"));
+    assert!(warnings("-o drop_privileges")[0].contains("not restricted"));
+    assert!(warnings("-v").is_empty());
+}
+
+#[test]
+fn a_group_leaves_out_the_node_itself() {
+    let peers = "--peers b=127.0.0.1:2,a=127.0.0.1:1,c=127.0.0.1:3";
+    let options = launch(&format!("sessiond {GROUP} {peers}")).unwrap().server;
+    assert_eq!(options.node.peers, ["b".into(), "c".into()]);
+    assert_eq!(options.peers.unwrap().addresses.len(), 2);
+}
+
+#[test]
+fn each_mistake_is_one_line_that_says_how_to_mend_it() {
+    for (flags, says) in [
+        ("-p x", "invalid value 'x'"),
+        ("-p 65536", "65536"),
+        ("--what", "unexpected argument '--what'"),
+        ("-t 0", "1 to 128"),
+        ("-c 0", "at least 1"),
+        ("-c -1", "-1"),
+        ("-m 1", "at least 2"),
+        ("-m 8 -I 5m", "at least 10"),
+        ("-I 1000", "1k to 1024m"),
+        ("-I 1025m", "1k to 1024m"),
+        ("-I x", "1k to 1024m"),
+        ("-a 9", "octal"),
+        ("-f 1", "more than 1"),
+        ("-n 0", "at least 1"),
+        ("-R 0", "at least 1"),
+        ("-B http", "ascii, auto or binary"),
+        ("-B binary -Y f", "-B ascii"),
+        ("-l nowhere.invalid", "expected an address"),
+        ("-o idle_timeout", "idle_timeout=10"),
+        ("-o hashpower=99", "12 to 32"),
+        ("-o hash_algorithm=md5", "murmur3"),
+        ("-o nonsense", "no such option"),
+        ("--peers a=127.0.0.1:1", "--cluster"),
+        (&format!("{GROUP} --peers 10.0.0.7"), "NAME=HOST:PORT"),
+        (&format!("{GROUP} --peers a=127.0.0.1:1,a=127.0.0.1:2"), "twice"),
+        (&format!("{GROUP} --peers b=10.9.9.9:1"), "--peer-plain"),
+    ] {
+        let error = launch(&format!("sessiond {flags}")).unwrap_err();
+        assert!(error.contains(says), "{flags}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn what_would_be_a_lie_is_refused_by_name() {
+    for flags in [
+        "-U 11211",
+        "-S",
+        "-Z",
+        "-e /dev/shm/m",
+        "-N 2",
+        "-o ext_path=/tmp/e:1G",
+        "-o modern,ext_threads=2",
+        "-o proxy_config=p.lua",
+        "-o ssl_key=k",
+        "-o sock_cookie_id=1",
+    ] {
+        let error = launch(&format!("memcached {flags}")).unwrap_err();
+        let named = flags.split(['=', ',', ' ']).any(|word| word.len() > 1 && error.contains(word));
+        assert!(named && error.lines().count() == 1, "{flags}: {error}");
+    }
+}
+
+#[test]
+fn the_version_starts_with_memcacheds() {
+    let text = launch("sessiond -V").unwrap_err();
+    assert!(text.starts_with("memcached 1.6.45\nsessiond "));
+    assert!(launch("sessiond -h").unwrap_err().starts_with("memcached 1.6.45"));
+    assert!(launch("sessiond -i").unwrap_err().contains("Apache"));
+}
+
+#[test]
+fn the_help_mentions_nothing_that_is_refused() {
+    // memcached's test suite, for one, takes what stands there for something to be tested.
+    let help = launch("sessiond -h").unwrap_err().to_lowercase();
+    for word in ["sasl", "ext_path", "proxy_config", "enable-ssl", "drop_privileges"] {
+        assert!(!help.contains(word), "{word}");
+    }
+}

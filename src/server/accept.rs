@@ -1,0 +1,88 @@
+//! Lets clients in, as many as there may be.
+
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Duration, sleep};
+
+use super::listener::{Accepted, Listener};
+use super::{Shared, client, clock};
+use crate::protocol::reply;
+
+/// How often a connection above the limit looks for a free place; memcached looks as often.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Usually out of file descriptors: trying again at once would spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+
+/// Accepts for one worker until the process ends.
+pub(super) async fn accept(listener: Listener, worker: usize, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                if admit(&stream, worker, &shared).await {
+                    serve(stream, worker, &shared);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Takes a place for the connection, or says that there is none.
+async fn admit(stream: &Accepted, worker: usize, shared: &Shared) -> bool {
+    let settings = &shared.node.options().settings;
+    let (counters, gauges) = (shared.node.counters(worker), shared.node.gauges());
+    let limit = settings.connections_max as u64;
+    if !gauges.connections.try_take(limit) {
+        if settings.maxconns_fast {
+            counters.rejected_connections.add(1);
+            refuse(stream);
+            return false;
+        }
+        // With this one in hand nobody else is accepted here: they wait in the kernel's queue.
+        counters.listen_disabled_num.add(1);
+        gauges.listeners_paused.try_take(u64::MAX);
+        let since = clock::local();
+        while !gauges.connections.try_take(limit) {
+            sleep(LOOK_AGAIN).await;
+        }
+        gauges.listeners_paused.give_back();
+        counters.time_in_listen_disabled_us.add(clock::local().since(since) * 1000);
+    }
+    counters.total_connections.add(1);
+    true
+}
+
+/// It fits the empty send buffer; should it not, closing says enough.
+fn refuse(stream: &Accepted) {
+    let _ = match stream {
+        Accepted::Tcp(stream) => stream.try_write(reply::TOO_MANY_CONNECTIONS),
+        Accepted::Unix(stream) => stream.try_write(reply::TOO_MANY_CONNECTIONS),
+    };
+}
+
+fn serve(stream: Accepted, worker: usize, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    match stream {
+        Accepted::Tcp(stream) => serve_tcp(stream, worker, shared),
+        Accepted::Unix(stream) => serve_unix(stream, worker, shared),
+    }
+}
+
+fn serve_tcp(stream: TcpStream, worker: usize, shared: Arc<Shared>) {
+    // Replies are written whole, so waiting for more could only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let seconds = shared.node.options().settings.idle_timeout_s;
+    let idle_max = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+    tokio::spawn(client::serve(stream, idle_max, worker, shared));
+}
+
+fn serve_unix(stream: UnixStream, worker: usize, shared: Arc<Shared>) {
+    // As in memcached, a client on the same machine may be idle for as long as it likes.
+    tokio::spawn(client::serve(stream, None, worker, shared));
+}
