@@ -185,8 +185,6 @@ pub enum Outcome {
     Flushed,
     /// The value to count is not a number.
     NotNumeric,
-    /// The item can never fit.
-    TooLarge,
     /// No memory, and evicting was not allowed or not enough; an older one is gone.
     NoMemory,
 }

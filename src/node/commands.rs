@@ -88,7 +88,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             Request::Store { verb, key, flags, exptime, value, noreply } => {
                 self.store(verb, key, flags, exptime, value, noreply)
             }
-            Request::Oversize { key, noreply } => self.oversize(&key, noreply),
+            Request::Oversize { key, noreply } => self.oversize(key.as_deref(), noreply),
             Request::Delete { key, noreply } => {
                 self.mutate(Verb::Delete, key, &DELETE, line_unless(noreply))
             }
@@ -209,11 +209,16 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         self.mutate(counted, key, &mutation, line_unless(noreply))
     }
 
-    /// The new value can't be kept, and the old one must not be taken for it.
-    fn oversize(&mut self, key: &[u8], noreply: bool) -> Executed<'static> {
-        match Key::new(key) {
-            Some(key) => self.mutate(Verb::Oversize, key, &DELETE, line_unless(noreply)),
-            None => Executed::Done,
+    /// Where the new value was to replace the old one, the old one must not be taken for it.
+    fn oversize(&mut self, key: Option<&[u8]>, noreply: bool) -> Executed<'static> {
+        let form = line_unless(noreply);
+        match key.and_then(Key::new) {
+            Some(key) => self.mutate(Verb::Oversize, key, &DELETE, form),
+            None => {
+                let pending = Pending { verb: Verb::Oversize, form };
+                pending.answer(&Outcome::NotStored, self.counters, self.out);
+                Executed::Done
+            }
         }
     }
 
@@ -323,7 +328,6 @@ fn write_line(outcome: &Outcome, out: &mut Vec<u8>) {
         Outcome::Touched => reply::TOUCHED,
         Outcome::Flushed => reply::OK,
         Outcome::NotNumeric => reply::NOT_NUMERIC,
-        Outcome::TooLarge => reply::TOO_LARGE,
         Outcome::NoMemory => reply::NO_MEMORY,
         Outcome::Number { value, .. } => return reply::number(out, *value),
         // Only gat and gats bring values, and they show them as such.

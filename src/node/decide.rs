@@ -150,7 +150,7 @@ impl<'a> Case<'a, '_> {
             _ => (item.value, put.value),
         };
         if first.len() + second.len() > self.item_max {
-            return Verdict::No(Outcome::TooLarge);
+            return Verdict::No(Outcome::NotStored);
         }
         self.scratch.extend_from_slice(first);
         self.scratch.extend_from_slice(second);
@@ -317,8 +317,11 @@ fn fetched(sight: Sight, value: &[u8]) -> Outcome {
     Outcome::Item(Box::new(Fetched { sight, value: Bytes::copy_from_slice(value) }))
 }
 
-/// Digits, then nothing or a space and anything: what C's strtoull and memcached's check accept.
+/// Spaces, a plus sign, digits, then nothing or a space and anything: what C's strtoull and
+/// memcached's check accept.
 fn number(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii_start();
+    let value = value.strip_prefix(b"+").unwrap_or(value);
     let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let ends_well = value.get(digits).is_none_or(u8::is_ascii_whitespace);
     let text = std::str::from_utf8(&value[..digits]).ok()?;
@@ -333,6 +336,7 @@ mod tests {
     fn a_number_is_digits_and_maybe_padding() {
         assert_eq!(number(b"12"), Some(12));
         assert_eq!(number(b"9  "), Some(9));
+        assert_eq!(number(b" +9"), Some(9));
         assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
         for text in [&b""[..], b"x", b"1x", b"-1", b"18446744073709551616", b" "] {
             assert_eq!(number(text), None, "{text:?}");

@@ -107,8 +107,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn meta_count(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let (verb, direction) = match meta.options.mode {
-            MetaMode::Default | MetaMode::Letter(b'I' | b'i' | b'+') => (Verb::Incr, Direction::Up),
-            MetaMode::Letter(b'D' | b'd' | b'-') => (Verb::Decr, Direction::Down),
+            MetaMode::Default | MetaMode::Letter(b'I' | b'+') => (Verb::Incr, Direction::Up),
+            MetaMode::Letter(b'D' | b'-') => (Verb::Decr, Direction::Down),
             MetaMode::Letter(_) => return self.write(reply::BAD_COUNT_MODE),
         };
         let MetaOptions { delta, initial, .. } = meta.options;
@@ -118,7 +118,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
-        let MetaRequest { key, options, .. } = meta;
+        let key = meta.key;
         let mut shard = self.node.shards[key.hash().lane()].lock();
         if !shard.is_member() {
             return Executed::HeldWhole;
@@ -128,7 +128,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             Some(item) => {
                 let sight = item.sight();
                 self.out.extend_from_slice(b"ME ");
-                write_key(self.out, key, options.has_binary_key);
+                write_key(self.out, key, sight.marks.has_binary_key);
                 let ends = sight.deadline.remaining_s(self.now);
                 let ends = ends.map_or("-1".to_owned(), |seconds| seconds.to_string());
                 let fetched = if sight.was_fetched { "yes" } else { "no" };
@@ -223,7 +223,6 @@ impl MetaForm<'_> {
             Outcome::Exists => self.status(out, b"EX", 0, self.size),
             Outcome::NotFound => self.status(out, b"NF", 0, self.size),
             Outcome::NotNumeric => out.extend_from_slice(reply::NOT_NUMERIC),
-            Outcome::TooLarge => out.extend_from_slice(reply::TOO_LARGE),
             Outcome::NoMemory => out.extend_from_slice(reply::NO_MEMORY),
             Outcome::Touched | Outcome::Flushed => {}
         }
@@ -250,7 +249,7 @@ impl MetaForm<'_> {
         }
         let mut digits = itoa::Buffer::new();
         let text = digits.format(value).as_bytes();
-        head(out, &self.options, text.len());
+        head(out, self.options.shows_value, text.len());
         for (letter, flag) in self.flags {
             match letter {
                 b'O' => echo(out, flag),
@@ -269,8 +268,8 @@ impl MetaForm<'_> {
 }
 
 /// `VA` with the value's length, or `HD`.
-fn head(out: &mut Vec<u8>, options: &MetaOptions, length: usize) {
-    if options.shows_value {
+fn head(out: &mut Vec<u8>, shows_value: bool, length: usize) {
+    if shows_value {
         out.extend_from_slice(b"VA ");
         out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     } else {
@@ -287,7 +286,9 @@ fn hit(
     value: &[u8],
     now: Now,
 ) {
-    head(out, options, value.len());
+    // A client that has this very value already need not get it again.
+    let shows_value = options.shows_value && options.compare != Some(sight.cas);
+    head(out, shows_value, value.len());
     for (letter, flag) in flags {
         match letter {
             b'O' => echo(out, flag),
@@ -311,7 +312,7 @@ fn hit(
         out.extend_from_slice(b" W");
     }
     out.extend_from_slice(b"\r\n");
-    if options.shows_value {
+    if shows_value {
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }

@@ -56,8 +56,8 @@ pub enum Request<'a> {
     },
     /// A storage command whose value can never fit; its data has been swallowed.
     Oversize {
-        /// Whose older value has to go.
-        key: Box<[u8]>,
+        /// Whose older value has to go; only set and ms take it along.
+        key: Option<Box<[u8]>>,
         /// Whether to keep silent.
         noreply: bool,
     },

@@ -5,7 +5,7 @@
 
 use super::meta::{KeyBuffer, MetaStore};
 use super::text::{self, Line, Retrieval, StoreHeader};
-use super::{Keys, Request, ValueForm, reply};
+use super::{Keys, Request, StoreVerb, ValueForm, reply};
 use crate::key::{KEY_MAX, Key};
 
 /// The longest line, and from where on a get line is taken in parts.
@@ -73,7 +73,7 @@ enum State {
 #[derive(Debug)]
 enum Swallowed {
     /// The value can't fit.
-    Oversize { key: Box<[u8]>, noreply: bool },
+    Oversize { key: Option<Box<[u8]>>, noreply: bool },
     /// Its command was wrong.
     Failed(&'static [u8]),
 }
@@ -273,8 +273,8 @@ impl State {
     ) -> Parsed<'a> {
         let StoreHeader { verb, key, flags, exptime, length, noreply } = header;
         if is_too_large(key, length, item_max) {
-            let then = Swallowed::Oversize { key: key.bytes().into(), noreply };
-            return self.swallow(used, length, then);
+            let key = matches!(verb, StoreVerb::Set).then(|| key.bytes().into());
+            return self.swallow(used, length, Swallowed::Oversize { key, noreply });
         }
         match data_block(input, used, length) {
             Ok(value) => Parsed::Request {
@@ -299,8 +299,8 @@ impl State {
             Err(error) => return self.swallow(used, length, Swallowed::Failed(error)),
         };
         if is_too_large(meta.key, length, item_max) {
-            let then = Swallowed::Oversize { key: meta.key.bytes().into(), noreply: false };
-            return self.swallow(used, length, then);
+            let key = Some(meta.key.bytes().into());
+            return self.swallow(used, length, Swallowed::Oversize { key, noreply: false });
         }
         match data_block(input, used, length) {
             Ok(value) => Parsed::Request {

@@ -137,7 +137,12 @@ fn store(verb: StoreVerb, arguments: &[u8]) -> Parsing<'_> {
 
 fn delete(arguments: &[u8]) -> Parsing<'_> {
     let noreply = is_noreply(arguments);
-    let key = Fields(arguments).key().map_err(|bad| bad.silenced(noreply))?;
+    let mut fields = Fields(arguments);
+    let key = fields.key().map_err(|bad| bad.silenced(noreply))?;
+    // Old clients send a time of 0 behind the key; more than that is a mistake.
+    if fields.count() > 1 + usize::from(noreply) {
+        return Err(BAD_FORMAT.silenced(noreply));
+    }
     Ok(Line::Request(Request::Delete { key, noreply }))
 }
 
@@ -247,14 +252,18 @@ fn is_noreply(arguments: &[u8]) -> bool {
     last_token(arguments) == b"noreply"
 }
 
+/// As C's strtoull reads it: a plus sign may stand before the digits.
 pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
-    let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(field);
+    let digits = field.strip_prefix(b"+").unwrap_or(field);
+    let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(digits);
     parsed.ok().map(|(_, value)| value)
 }
 
+/// An exptime. Of a larger number memcached keeps the low 32 bits, and libmemcached relies on it:
+/// it writes -1 as 4294967295.
 pub(super) fn signed(field: &[u8]) -> Option<i32> {
-    let parsed: IResult<&[u8], i32> = all_consuming(number::i32).parse(field);
-    parsed.ok().map(|(_, value)| value)
+    let parsed: IResult<&[u8], i64> = all_consuming(number::i64).parse(field);
+    parsed.ok().map(|(_, value)| value as i32)
 }
 
 #[cfg(test)]
@@ -285,13 +294,17 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused_and_wide_flags_are_cut() {
-        assert_eq!(error_of(b"set k 0 4294967296 1"), reply::BAD_FORMAT);
+        assert_eq!(error_of(b"set k 0 9223372036854775808 1"), reply::BAD_FORMAT);
         assert_eq!(error_of(b"set k -1 0 1"), reply::BAD_FORMAT);
         assert_eq!(error_of(b"set k 18446744073709551616 0 1"), reply::BAD_FORMAT);
         let Line::Store(header) = line(b"set k 4294967297 0 1") else {
             panic!("a storage command")
         };
         assert_eq!(header.flags, 1);
+        let Line::Store(header) = line(b"set k +1 4294967295 +1") else {
+            panic!("a storage command")
+        };
+        assert_eq!((header.exptime, header.length), (-1, 1));
     }
 
     #[test]
