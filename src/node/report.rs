@@ -67,7 +67,7 @@ fn general<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         ("total_items", held.total_items),
         ("evictions", held.evictions),
         ("evicted_unfetched", held.evicted_unfetched),
-        ("reclaimed", held.expired),
+        ("reclaimed", held.reclaimed),
         ("expired_unfetched", held.expired_unfetched),
         ("total_malloced", node.budget.used() as u64),
     ];
@@ -88,7 +88,7 @@ fn held<W>(node: &Node<W>) -> Counts {
         sum.total_items += counts.total_items;
         sum.evictions += counts.evictions;
         sum.evicted_unfetched += counts.evicted_unfetched;
-        sum.expired += counts.expired;
+        sum.reclaimed += counts.reclaimed;
         sum.expired_unfetched += counts.expired_unfetched;
     }
     sum

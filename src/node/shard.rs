@@ -175,7 +175,7 @@ impl Items for ShardItems<'_> {
 }
 
 fn record_of(key: Key<'_>, item: Item<'_>) -> Record<Bytes> {
-    let Item { version, cas, flags, deadline, value } = item;
+    let Item { version, cas, flags, deadline, value, .. } = item;
     let value = Bytes::copy_from_slice(value);
     let change = Change::Put { cas, flags, deadline, value };
     Record { key: Bytes::copy_from_slice(key.bytes()), version, change }

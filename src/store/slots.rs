@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) flags: u32,
     pub(super) key_len: u8,
     pub(super) fetched: bool,
+    /// Of the last use, in seconds of local time.
+    pub(super) used_s: u32,
     pub(super) data: Box<[u8]>,
 }
 
