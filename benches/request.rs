@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sessiond::node::{Host, Node, Options, Session, Step};
+use sessiond::node::{Host, Node, Options, Session, Step, Switches};
 use sessiond::record::Outcome;
 use sessiond::replication::{Incarnation, Member, Message, Outside};
 use sessiond::time::{Millis, Now};
@@ -46,6 +46,7 @@ impl Bench {
             workers: 1,
             seed: 1,
             connections_max: 1,
+            switches: Switches::default(),
         };
         let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
         let node = Node::new(options, start);

@@ -166,6 +166,7 @@ impl Flags {
             workers: self.threads,
             seed: random[1],
             connections_max: self.connections,
+            switches: node::Switches::default(),
         };
         let options = server::Options {
             node,

@@ -39,6 +39,11 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Becomes this number.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// The present number.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -50,6 +55,10 @@ impl Gauge {
 pub struct Gauges {
     /// Open client connections.
     pub connections: Gauge,
+    /// Time that the process has computed, in microseconds; set every now and then.
+    pub cpu_user_us: Gauge,
+    /// Time that the kernel has worked for it.
+    pub cpu_system_us: Gauge,
 }
 
 macro_rules! counters {
@@ -88,6 +97,7 @@ counters! {
     get_misses: "Keys not found.",
     cmd_set: "Storage commands.",
     cmd_flush: "flush_all commands.",
+    cmd_meta: "Meta commands.",
     cmd_touch: "touch, gat and gats, per key.",
     touch_hits: "Of those, found.",
     touch_misses: "Of those, not found.",
@@ -102,6 +112,8 @@ counters! {
     cas_badval: "cas that found another unique.",
     store_too_large: "Values above the item limit.",
     store_no_memory: "Values that found no memory.",
+    auth_cmds: "Attempts to authenticate.",
+    auth_errors: "Of those, failed.",
     bytes_read: "Bytes from clients.",
     bytes_written: "Bytes to clients.",
     conn_yields: "Batches cut short to let other connections run.",

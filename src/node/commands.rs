@@ -1,9 +1,11 @@
 //! The verbs: from a request to a read or a mutation, and from an outcome to a reply.
 
-use super::{Host, Node, report};
+use super::dump::Dump;
+use super::observe::{Read, Trace, WatcherId};
+use super::{Host, Node};
 use crate::key::Key;
 use crate::protocol::reply;
-use crate::protocol::{Keys, Request, StoreVerb, ValueForm};
+use crate::protocol::{Events, Keys, Request, StoreVerb, ValueForm};
 use crate::record::{Direction, Mutation, Outcome, StoreMode};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -13,6 +15,8 @@ pub(super) struct Context<'a, W, H> {
     pub(super) node: &'a Node<W>,
     pub(super) counters: &'a Counters,
     pub(super) now: Now,
+    /// Of the client, for those who watch.
+    pub(super) descriptor: i32,
     pub(super) out: &'a mut Vec<u8>,
     pub(super) host: &'a mut H,
 }
@@ -25,6 +29,10 @@ pub(super) enum Executed {
     Pending(Pending),
     /// A key in a get line was too long; what is left of the line is void.
     BadKey,
+    /// The connection becomes a walk over all items.
+    Dump(Dump),
+    /// The connection becomes a stream of events, and takes no more commands.
+    Watch(WatcherId),
     /// The client is done.
     Quit,
 }
@@ -34,6 +42,8 @@ pub(super) enum Executed {
 pub(super) struct Pending {
     verb: Verb,
     form: Form,
+    /// Only when somebody looks.
+    trace: Option<Box<Trace>>,
 }
 
 /// What is counted.
@@ -89,10 +99,13 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                     out.extend_from_slice(reply::OK);
                 }
             }),
-            Request::Stats { argument } => {
-                report::stats(self.node, argument, self.now, self.out);
-                Executed::Done
+            Request::Stats { topic } => self.stats(topic),
+            Request::Crawl(crawl) => self.crawl(crawl),
+            Request::Tune(tune) => self.tune(tune),
+            Request::MemoryLimit { megabytes, noreply } => {
+                self.set_memory_limit(megabytes, noreply)
             }
+            Request::Watch { events } => self.watch(events),
             Request::Quit => Executed::Quit,
         }
     }
@@ -100,16 +113,24 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     fn get(&mut self, keys: Keys<'_>, form: ValueForm, last: bool) -> Executed {
         let (mut asked, mut hits) = (0, 0);
         let mut bad_key = false;
+        let is_seen = self.node.observers.wants(Events::FETCHERS.and(Events::DETAIL));
         for key in keys {
             let Ok(key) = key else {
                 bad_key = true;
                 break;
             };
             asked += 1;
+            let mut found = None;
             let mut shard = self.node.shards[key.hash().lane()].lock();
             if let Some(item) = shard.get(key, self.now) {
                 hits += 1;
+                found = Some(item.value.len());
                 reply::value(self.out, form, key, item.flags, item.cas, item.value);
+            }
+            drop(shard);
+            if is_seen {
+                let read = Read { key, found, descriptor: self.descriptor };
+                self.node.observers.read(read, self.now);
             }
         }
         self.counters.cmd_get.add(asked);
@@ -179,7 +200,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed {
         self.node.flush_all(delay, self.now, self.host);
-        Executed::Pending(Pending { verb: Verb::FlushAll, form: line_unless(noreply) })
+        let form = line_unless(noreply);
+        Executed::Pending(Pending { verb: Verb::FlushAll, form, trace: None })
     }
 
     fn mutate(
@@ -189,10 +211,12 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         mutation: &Mutation<&[u8]>,
         form: Form,
     ) -> Executed {
-        let pending = Pending { verb, form };
+        let observers = &self.node.observers;
+        let trace = Trace::of(observers, key, mutation, self.descriptor, self.now);
+        let pending = Pending { verb, form, trace };
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
-                pending.answer(&outcome, self.counters, self.out);
+                pending.answer(&outcome, self.node, self.counters, self.out);
                 Executed::Done
             }
             None => Executed::Pending(pending),
@@ -211,8 +235,17 @@ fn line_unless(noreply: bool) -> Form {
 
 impl Pending {
     /// Counts the outcome and writes the reply.
-    pub(super) fn answer(self, outcome: &Outcome, counters: &Counters, out: &mut Vec<u8>) {
+    pub(super) fn answer<W>(
+        self,
+        outcome: &Outcome,
+        node: &Node<W>,
+        counters: &Counters,
+        out: &mut Vec<u8>,
+    ) {
         count(self.verb, outcome, counters);
+        if let Some(trace) = self.trace {
+            trace.finish(&node.observers, outcome);
+        }
         match self.form {
             Form::Silent => {}
             Form::Line if self.verb == Verb::Oversize => out.extend_from_slice(reply::TOO_LARGE),

@@ -4,8 +4,12 @@
 //! Holds the shards and the only locks. A lock is held for one command or one message, never
 //! across I/O, and never two at once.
 
+mod admin;
 mod commands;
+mod connections;
 mod decide;
+mod dump;
+mod observe;
 mod report;
 mod session;
 mod shard;
@@ -18,9 +22,15 @@ use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
+pub use connections::{Ending, Endpoint, Socket};
 pub use session::{Session, Step};
 
+use connections::Connections;
+use observe::Observers;
+use shard::Shard;
+
 use crate::key::{Key, LANES};
+use crate::protocol::Events;
 use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
     Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
@@ -29,7 +39,6 @@ use crate::stats::{Counters, Gauges};
 use crate::store::{self, Budget, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
-use shard::Shard;
 
 /// Where a client's connection can be found again.
 pub trait Host<W>: Outside<W> {
@@ -58,6 +67,48 @@ pub struct Options {
     pub seed: u64,
     /// `-c`, for `stats`.
     pub connections_max: usize,
+    /// What operators may do, and what is on at the start.
+    pub switches: Switches,
+}
+
+/// What operators may do, and what is on at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Switches {
+    /// cachedump, metadump and mgdump; `-X` forbids them.
+    pub dump: bool,
+    /// watch; `-W` forbids it.
+    pub watch: bool,
+    /// The background sweep; `-o no_lru_crawler` starts without it.
+    pub lru_crawler: bool,
+    /// Whether to show the stats of memcached's LRU thread; `-o no_lru_maintainer`.
+    pub lru_maintainer: bool,
+    /// Whether to show those of its slab mover; `-o no_slab_reassign`.
+    pub slab_reassign: bool,
+    /// Whether to count by prefix from the start.
+    pub detail: bool,
+    /// What ends a prefix; `-D`.
+    pub prefix_delimiter: u8,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            dump: true,
+            watch: true,
+            lru_crawler: true,
+            lru_maintainer: true,
+            slab_reassign: true,
+            detail: false,
+            prefix_delimiter: b':',
+        }
+    }
+}
+
+/// The sweep of items that are over, as `lru_crawler` steers it.
+#[derive(Debug)]
+struct Crawler {
+    is_on: AtomicBool,
+    starts: AtomicU64,
 }
 
 /// See the module.
@@ -73,6 +124,9 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
+    observers: Observers,
+    connections: Connections,
+    crawler: Crawler,
 }
 
 /// Slots that one sweep looks at per shard; ten sweeps a second visit a million items in ten.
@@ -102,6 +156,9 @@ impl<W> Node<W> {
             boot_wait_ms: options.boot_wait_ms,
             first_epoch: first_epoch(now.wall_s),
         });
+        let switches = options.switches;
+        let observers = Observers::new(switches.prefix_delimiter);
+        observers.set_detail(switches.detail);
         let wall_ms = now.wall_s.max(0) as u64 * 1000;
         Self {
             shards: (0..LANES).map(shard).collect(),
@@ -111,6 +168,12 @@ impl<W> Node<W> {
             started: now,
             counters: (0..options.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
+            observers,
+            connections: Connections::new(options.workers),
+            crawler: Crawler {
+                is_on: AtomicBool::new(switches.lru_crawler),
+                starts: AtomicU64::new(0),
+            },
             budget,
             options,
         }
@@ -130,6 +193,43 @@ impl<W> Node<W> {
     /// What it was started with.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// A client has connected to this worker.
+    pub fn open(&self, worker: usize, socket: Socket, now: Now) -> Session {
+        self.log_connection("conn_new", &socket, "", now);
+        Session::of(self.connections.add(worker, socket, now), self.options.item_max)
+    }
+
+    /// The connection of a session is over.
+    pub fn close(&self, session: &Session, ending: Ending, now: Now) {
+        session.unwatch(self);
+        if let Some(connection) = session.connection() {
+            self.connections.remove(connection);
+            let reason = format!(" reason={}", session.ending(ending).name());
+            self.log_connection("conn_close", &connection.socket, &reason, now);
+        }
+    }
+
+    /// A worker listens here.
+    pub fn listens(&self, worker: usize, descriptor: i32, local: Endpoint, now: Now) {
+        let socket = Socket { descriptor, remote: local.clone(), local };
+        self.connections.add_listener(worker, socket, now);
+    }
+
+    fn log_connection(&self, kind: &str, socket: &Socket, reason: &str, now: Now) {
+        let (address, port, transport) = match &socket.remote {
+            Endpoint::Tcp(address) => (address.ip().to_string(), address.port(), "tcp"),
+            Endpoint::Unix(_) => ("unix".to_owned(), 0, "local"),
+        };
+        self.observers.log(
+            Events::CONNECTIONS,
+            now,
+            format_args!(
+                "type={kind} rip={address} rport={port} transport={transport}{reason} cfd={}",
+                socket.descriptor
+            ),
+        );
     }
 
     /// Counts of one worker.
@@ -201,8 +301,13 @@ impl<W> Node<W> {
 
     /// Time passes: to be called about ten times a second.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
-        for shard in &self.shards {
-            shard.lock().tick(SWEEP_SLOTS, now, out);
+        let sweep = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_SLOTS } else { 0 };
+        let is_watched = self.observers.wants(Events::EVICTIONS);
+        for (lane, shard) in self.shards.iter().enumerate() {
+            shard.lock().tick(sweep, now, out);
+            if is_watched {
+                self.log_evicted(lane, now);
+            }
         }
         let todo = self.group.lock().tick(now, out);
         self.work_off(todo, now, out);
@@ -220,7 +325,11 @@ impl<W> Node<W> {
         if let Mutation::Store { value, .. } = mutation {
             self.make_room(lane, Store::cost_of(key, value.len()), now);
         }
-        self.shards[lane].lock().mutate(key, mutation, now, host)
+        let outcome = self.shards[lane].lock().mutate(key, mutation, now, host);
+        if self.observers.wants(Events::EVICTIONS) {
+            self.log_evicted(lane, now);
+        }
+        outcome
     }
 
     /// A shard evicts for itself; only when it is empty and the others are full, they have to.

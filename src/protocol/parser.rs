@@ -3,6 +3,7 @@
 //! Bounded: a line has at most 2 KiB (get lines may be longer and are taken in parts), a value
 //! that can't fit is swallowed as it comes, and what is incomplete says how much it waits for.
 
+use super::binary::{self, BinaryRequest};
 use super::text::{self, Line, Retrieval, StoreHeader};
 use super::{Keys, Request, ValueForm, reply};
 use crate::key::{KEY_MAX, Key};
@@ -14,7 +15,12 @@ const LINE_MAX: usize = 2048;
 const SPACES_MAX: usize = 100;
 
 /// What memcached's item adds to key and value: header, CAS unique, key's zero, CRLF.
-const ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+pub const ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+
+/// Bytes of an item as memcached counts them, for its limit and in its reports.
+pub fn item_size(key: Key<'_>, value_len: usize) -> usize {
+    ITEM_OVERHEAD + key.bytes().len() + value_len
+}
 
 /// What was found at the start of the input.
 #[derive(Debug, PartialEq)]
@@ -40,6 +46,8 @@ pub enum Parsed<'a> {
         /// The line to answer; empty for silence.
         error: &'static [u8],
     },
+    /// A request of the binary protocol: refuse it, then close.
+    Binary(BinaryRequest),
     /// Answer this line, then close: the rest of the input can't be trusted.
     Close {
         /// The line to answer; empty for silence.
@@ -56,6 +64,8 @@ pub struct Parser {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing has come yet.
+    Start,
     /// At the start of a command.
     Line,
     /// Inside a retrieval line; `any` once it has named a key.
@@ -69,12 +79,13 @@ enum State {
 impl Parser {
     /// A parser at the start of a connection, with memcached's `-I` in bytes.
     pub fn new(item_max: usize) -> Self {
-        Self { item_max, state: State::Line }
+        Self { item_max, state: State::Start }
     }
 
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
         match &mut self.state {
+            State::Start => self.start(input),
             State::Line => self.line(input),
             State::Keys { .. } => self.keys(input, 0),
             State::RestOfLine => self.rest_of_line(input),
@@ -83,6 +94,22 @@ impl Parser {
                 *left -= used;
                 self.swallowed(used)
             }
+        }
+    }
+
+    /// The first byte tells the protocol.
+    fn start<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        match input.first() {
+            None => return Parsed::Incomplete { used: 0, wants: 1 },
+            Some(&binary::REQUEST_MAGIC) => {}
+            Some(_) => {
+                self.state = State::Line;
+                return self.line(input);
+            }
+        }
+        match input.get(..binary::HEADER).and_then(BinaryRequest::read) {
+            Some(request) => Parsed::Binary(request),
+            None => Parsed::Incomplete { used: 0, wants: binary::HEADER },
         }
     }
 
@@ -238,7 +265,7 @@ impl Parser {
 
     fn store<'a>(&mut self, header: StoreHeader<'a>, used: usize, input: &'a [u8]) -> Parsed<'a> {
         let StoreHeader { verb, key, flags, exptime, length, noreply } = header;
-        if ITEM_OVERHEAD + key.bytes().len() + length > self.item_max {
+        if item_size(key, length) > self.item_max {
             self.state = State::Swallow { left: length + 2, key: key.bytes().into(), noreply };
             return self.swallowed(used);
         }
@@ -291,7 +318,7 @@ mod tests {
                     Parsed::Request { used, request } => (used, describe(request), true),
                     Parsed::Failed { used, error } => (used, format!("{error:?}"), true),
                     Parsed::Incomplete { used, .. } => (used, String::new(), false),
-                    Parsed::Close { .. } => return seen,
+                    Parsed::Binary(_) | Parsed::Close { .. } => return seen,
                 };
                 if !line.is_empty() {
                     seen.push(line);
@@ -336,6 +363,17 @@ mod tests {
         let text = run(&input, 100).concat();
         assert_eq!(text.matches("Ok(Key").count(), 5000);
         assert!(text.ends_with(";Version"));
+    }
+
+    #[test]
+    fn a_binary_request_is_known_by_its_first_byte_and_awaited_whole() {
+        let header = [&[0x80, 0x01][..], &[0; 22]].concat();
+        let mut parser = Parser::new(ITEM_MAX);
+        assert_eq!(parser.next(&header[..1]), Parsed::Incomplete { used: 0, wants: 24 });
+        assert_eq!(parser.next(&header[..23]), Parsed::Incomplete { used: 0, wants: 24 });
+        assert!(matches!(parser.next(&header), Parsed::Binary(_)));
+        let later = Parser { item_max: ITEM_MAX, state: State::Line }.next(b"\x80\x01\n");
+        assert_eq!(later, Parsed::Failed { used: 3, error: reply::ERROR });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nom::combinator::all_consuming;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-use super::{Request, StoreVerb, ValueForm, reply};
+use super::{Request, StoreVerb, ValueForm, admin, reply};
 use crate::key::Key;
 
 /// What one line asks for.
@@ -78,16 +78,19 @@ pub(super) fn line(line: &[u8]) -> Line<'_> {
         b"flush_all" => flush_all(arguments),
         b"version" => Ok(Line::Request(Request::Version)),
         b"verbosity" => verbosity(arguments),
-        b"stats" => Ok(Line::Request(Request::Stats {
-            argument: token(arguments).map_or(&[][..], |(first, _)| first),
-        })),
+        b"stats" => admin::stats(arguments),
+        b"lru_crawler" => admin::lru_crawler(arguments),
+        b"watch" => admin::watch(arguments),
+        b"cache_memlimit" => admin::cache_memlimit(arguments),
+        b"slabs" => admin::slabs(arguments),
+        b"lru" => admin::lru(arguments),
         b"quit" => Ok(Line::Request(Request::Quit)),
         _ => unknown(line),
     };
     parsed.unwrap_or_else(Line::Bad)
 }
 
-type Parsing<'a> = Result<Line<'a>, BadLine>;
+pub(super) type Parsing<'a> = Result<Line<'a>, BadLine>;
 
 fn get(form: ValueForm, arguments: &[u8]) -> Line<'_> {
     Line::Retrieve { kind: Retrieval::Get(form), keys: arguments }
@@ -181,14 +184,14 @@ fn unknown(line: &[u8]) -> Parsing<'_> {
     Err(if line.len() < 2 { BAD_FORMAT } else { BadLine::keep(reply::ERROR) })
 }
 
-const BAD_FORMAT: BadLine = BadLine::keep(reply::BAD_FORMAT);
+pub(super) const BAD_FORMAT: BadLine = BadLine::keep(reply::BAD_FORMAT);
 
 /// memcached goes on and reads the data block as commands; with a value from a stranger that is
 /// an injection, so we close.
 const BAD_LENGTH: BadLine = BadLine { error: reply::BAD_FORMAT, close: true };
 
 impl BadLine {
-    const fn keep(error: &'static [u8]) -> Self {
+    pub(super) const fn keep(error: &'static [u8]) -> Self {
         Self { error, close: false }
     }
 
@@ -197,7 +200,7 @@ impl BadLine {
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn key(&mut self) -> Result<Key<'a>, BadLine> {
@@ -232,16 +235,16 @@ fn last_token(line: &[u8]) -> &[u8] {
     &line[start..end]
 }
 
-fn is_noreply(arguments: &[u8]) -> bool {
+pub(super) fn is_noreply(arguments: &[u8]) -> bool {
     last_token(arguments) == b"noreply"
 }
 
-fn unsigned(field: &[u8]) -> Option<u64> {
+pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
     let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(field);
     parsed.ok().map(|(_, value)| value)
 }
 
-fn signed(field: &[u8]) -> Option<i32> {
+pub(super) fn signed(field: &[u8]) -> Option<i32> {
     let parsed: IResult<&[u8], i32> = all_consuming(number::i32).parse(field);
     parsed.ok().map(|(_, value)| value)
 }

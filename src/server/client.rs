@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,12 +11,15 @@ use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::{Courier, Waiter};
 use super::{Shared, buffers, clock};
-use crate::node::{Node, Session, Step};
+use crate::node::{Ending, Endpoint, Node, Session, Socket, Step};
 use crate::record::Outcome;
+
+/// How long events wait until a watcher sees them.
+const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// A client's connection and what is left of its last read.
 struct Connection {
@@ -28,16 +32,42 @@ struct Connection {
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
 pub(super) async fn serve(stream: TcpStream, worker: usize, shared: Arc<Shared>) {
+    let node = &shared.node;
+    match socket_of(&stream) {
+        Ok(socket) => {
+            let session = node.open(worker, socket, clock::now(node));
+            run(stream, session, worker, &shared).await;
+        }
+        Err(error) => tracing::debug!(%error, "connection lost at once"),
+    }
+    node.gauges().connections.give_back();
+}
+
+fn socket_of(stream: &TcpStream) -> io::Result<Socket> {
+    Ok(Socket {
+        descriptor: stream.as_raw_fd(),
+        remote: Endpoint::Tcp(stream.peer_addr()?),
+        local: Endpoint::Tcp(stream.local_addr()?),
+    })
+}
+
+async fn run(stream: TcpStream, session: Session, worker: usize, shared: &Shared) {
     let mut connection = Connection {
         stream,
-        session: Session::new(worker, shared.node.options().item_max),
+        session,
         courier: Courier::new(Arc::clone(&shared.links)),
         input: Vec::new(),
         output: Vec::new(),
     };
-    let result = connection.run(worker, &shared).await;
+    let result = connection.run(worker, shared).await;
     connection.put_back();
-    shared.node.gauges().connections.give_back();
+    let ending = match &result {
+        Ok(()) if shared.is_stopping() => Ending::Shutdown,
+        Ok(()) => Ending::Normal,
+        Err(_) => Ending::Error,
+    };
+    // Before the socket closes: the next one may get its number.
+    shared.node.close(&connection.session, ending, clock::now(&shared.node));
     if let Err(error) = result {
         tracing::debug!(%error, "connection lost");
     }
@@ -83,7 +113,15 @@ impl Connection {
             self.input.drain(..done);
             self.write(worker, &shared.node).await?;
             match step {
-                Step::Write => {}
+                Step::Write => {
+                    shared.node.counters(worker).conn_yields.add(1);
+                    tokio::task::yield_now().await;
+                }
+                Step::Watch => {
+                    if !self.pause().await? || shared.is_stopping() {
+                        return Ok(None);
+                    }
+                }
                 Step::Wait => match self.outcome(shared).await {
                     Some(outcome) => {
                         self.session.resume(&shared.node, outcome, &mut self.output);
@@ -114,6 +152,15 @@ impl Connection {
             polled
         })
         .await
+    }
+
+    /// Waits a moment for events; false when the client has left. What it says is not heard.
+    async fn pause(&mut self) -> io::Result<bool> {
+        let mut unheard = [0; 256];
+        tokio::select! {
+            () = sleep(WATCH_PAUSE) => Ok(true),
+            read = self.stream.read(&mut unheard) => Ok(read? > 0),
+        }
     }
 
     async fn write(&mut self, worker: usize, node: &Node<Waiter>) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod peer;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use courier::{Links, Waiter};
 use listener::Bound;
 
-use crate::node::{self, Node};
+use crate::node::{self, Endpoint, Node};
 use crate::protocol::reply;
 use crate::stats::Gauge;
 
@@ -188,6 +189,7 @@ fn start_workers(
                 for (address, socket) in sockets {
                     match socket.listen(backlog) {
                         Ok(listener) => {
+                            listens(&shared.node, worker, address, &listener);
                             tokio::spawn(accept(listener, worker, Arc::clone(&shared)));
                         }
                         Err(error) => tracing::error!(%address, %error, "cannot listen"),
@@ -202,6 +204,12 @@ fn start_workers(
             .map_err(|error| StartError::System("start a worker thread", error))?;
     }
     Ok(())
+}
+
+/// Shows a listening socket among the connections.
+fn listens(node: &Node<Waiter>, worker: usize, address: SocketAddr, listener: &TcpListener) {
+    let local = Endpoint::Tcp(listener.local_addr().unwrap_or(address));
+    node.listens(worker, listener.as_raw_fd(), local, clock::now(node));
 }
 
 /// Accepts for one worker until the process ends.

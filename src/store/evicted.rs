@@ -32,7 +32,9 @@ pub(super) struct Evictions {
 
 impl Evictions {
     pub(super) fn set_wanted(&mut self, wanted: bool) {
-        *self = Self { is_wanted: wanted, ..Self::default() };
+        if self.is_wanted != wanted {
+            *self = Self { is_wanted: wanted, ..Self::default() };
+        }
     }
 
     pub(super) fn add(&mut self, key: &[u8], item: Item<'_>) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sessiond::node::{Host, Node, Options, Session, Step};
+use sessiond::node::{Host, Node, Options, Session, Step, Switches};
 use sessiond::record::Outcome;
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{Incarnation, Member, Message, Outside};
@@ -233,6 +233,7 @@ impl World {
             workers: 1,
             seed: self.rng.random_range(0..u64::MAX),
             connections_max: 100,
+            switches: Switches::default(),
         };
         let clock_us = self.rng.random_range(0..1000 * SECOND);
         let local = Millis((clock_us + self.now) / MS);
