@@ -212,6 +212,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         form: Form,
     ) -> Executed {
         let observers = &self.node.observers;
+        if observers.wants(Events::FETCHERS) {
+            self.show_lookup(key, mutation);
+        }
         let trace = Trace::of(observers, key, mutation, self.descriptor, self.now);
         let pending = Pending { verb, form, trace };
         match self.node.mutate(key, mutation, self.now, self.host) {
@@ -221,6 +224,18 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }
             None => Executed::Pending(pending),
         }
+    }
+
+    /// A memcached looks an item up before it changes it, and its watchers see that as a read.
+    fn show_lookup(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) {
+        if matches!(mutation, Mutation::GetAndTouch { .. }) {
+            return; // It is shown as the read that it is, once its outcome is known.
+        }
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        let found = shard.store().peek(key, self.now).map(|item| item.value.len());
+        drop(shard);
+        let read = Read { key, found, descriptor: self.descriptor };
+        self.node.observers.log_read(read, self.now);
     }
 
     fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed {

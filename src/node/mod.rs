@@ -124,7 +124,8 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
-    observers: Observers,
+    /// Read by every command, so that nothing which is written often may share its line.
+    observers: CachePadded<Observers>,
     connections: Connections,
     crawler: Crawler,
 }
@@ -168,7 +169,7 @@ impl<W> Node<W> {
             started: now,
             counters: (0..options.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
-            observers,
+            observers: CachePadded::new(observers),
             connections: Connections::new(options.workers),
             crawler: Crawler {
                 is_on: AtomicBool::new(switches.lru_crawler),

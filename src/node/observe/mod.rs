@@ -98,7 +98,8 @@ impl Observers {
         });
     }
 
-    fn log_read(&self, read: Read<'_>, now: Now) {
+    /// As `read`, for what counts as a read only with those who watch.
+    pub(super) fn log_read(&self, read: Read<'_>, now: Now) {
         let (status, class) = match read.found {
             Some(_) => ("found", super::report::CLASS),
             None => ("not_found", 0),

@@ -273,7 +273,9 @@ fn watchers_see_what_they_asked_for() {
         [
             "type=conn_new rip=10.0.0.9 rport=4000 transport=tcp cfd=6",
             "type=item_get key=a%3Ab status=not_found clsid=0 cfd=6 size=0",
+            "type=item_get key=a%3Ab status=not_found clsid=0 cfd=6 size=0",
             "type=item_store key=a%3Ab status=stored cmd=set ttl=60 clsid=1 cfd=6 size=4",
+            "type=item_get key=a%3Ab status=found clsid=1 cfd=6 size=4",
             "type=item_get key=a%3Ab status=found clsid=1 cfd=6 size=4",
             "type=deleted key=a%3Ab cmd=delete clsid=1 size=0",
             "type=conn_close rip=10.0.0.9 rport=4000 transport=tcp reason=normal cfd=6",
