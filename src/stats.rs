@@ -39,6 +39,11 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Becomes this number.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// The present number.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -52,6 +57,10 @@ pub struct Gauges {
     pub connections: Gauge,
     /// Listeners that accept nobody, as the limit is reached.
     pub listeners_paused: Gauge,
+    /// Time that the process has computed, in microseconds; set every now and then.
+    pub cpu_user_us: Gauge,
+    /// Time that the kernel has worked for it.
+    pub cpu_system_us: Gauge,
 }
 
 macro_rules! counters {

@@ -1,10 +1,12 @@
 //! The verbs: from a request to a read or a mutation, and from an outcome to a reply.
 
+use super::dump::Dump;
 use super::meta::KeptMeta;
-use super::{Host, Node, report};
+use super::observe::{Read, Trace, WatcherId};
+use super::{Host, Node};
 use crate::key::Key;
 use crate::protocol::reply;
-use crate::protocol::{Keys, Request, Stop, StoreVerb, ValueForm};
+use crate::protocol::{Events, Keys, Request, Stop, StoreVerb, ValueForm};
 use crate::record::{Direction, Mutation, Outcome, StoreMode, Terms};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -14,6 +16,8 @@ pub(super) struct Context<'a, W, H> {
     pub(super) node: &'a Node<W>,
     pub(super) counters: &'a Counters,
     pub(super) now: Now,
+    /// Of the client, for those who watch.
+    pub(super) descriptor: i32,
     pub(super) out: &'a mut Vec<u8>,
     pub(super) host: &'a mut H,
 }
@@ -35,6 +39,10 @@ pub(super) enum Executed<'a> {
     HeldWhole,
     /// Enough has been found for one write; these keys are left.
     Paused(Keys<'a>, ValueForm),
+    /// The connection becomes a walk over all items.
+    Dump(Dump),
+    /// The connection becomes a stream of events, and takes no more commands.
+    Watch(WatcherId),
     /// The client is done.
     Quit,
     /// The client is done, and wants the server to be.
@@ -46,6 +54,8 @@ pub(super) enum Executed<'a> {
 pub(super) struct Pending {
     pub(super) verb: Verb,
     pub(super) form: Form,
+    /// Only when somebody looks.
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 /// What is counted.
@@ -107,10 +117,13 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                     out.extend_from_slice(reply::OK);
                 }
             }),
-            Request::Stats { argument } => {
-                report::stats(self.node, argument, self.now, self.out);
-                Executed::Done
+            Request::Stats { topic } => self.stats(topic),
+            Request::Crawl(crawl) => self.crawl(crawl),
+            Request::Tune(tune) => self.tune(tune),
+            Request::MemoryLimit { megabytes, noreply } => {
+                self.set_memory_limit(megabytes, noreply)
             }
+            Request::Watch { events } => self.watch(events),
             Request::Quit => Executed::Quit,
             Request::Shutdown(stop) => self.shutdown(stop),
         }
@@ -118,6 +131,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn get<'a>(&mut self, mut keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
         let (mut asked, mut hits) = (0, 0);
+        let is_seen = self.is_seen();
         let mut executed = Executed::Done;
         loop {
             let here = keys.clone();
@@ -136,13 +150,20 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 break;
             }
             asked += 1;
+            let mut found = None;
             if let Some(item) = shard.get(key, self.now) {
                 hits += 1;
+                found = Some(item.value.len());
                 reply::value(self.out, form, key, item.flags, item.cas, item.value);
-                if self.out.len() >= OUTPUT_MAX {
-                    executed = Executed::Paused(keys.clone(), form);
-                    break;
-                }
+            }
+            drop(shard);
+            if is_seen {
+                let read = Read { key, found, descriptor: self.descriptor };
+                self.node.observers.read(read, self.now);
+            }
+            if found.is_some() && self.out.len() >= OUTPUT_MAX {
+                executed = Executed::Paused(keys.clone(), form);
+                break;
             }
         }
         self.counters.cmd_get.add(asked);
@@ -170,15 +191,20 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         let deadline = Deadline::from_exptime(exptime, self.now);
         let terms = Terms { touch: Some(deadline), ..Terms::default() };
         let mutation = Mutation::Fetch { terms, recache: Deadline::NEVER };
+        let trace = self.trace(key, &mutation);
         match self.node.mutate(key, &mutation, self.now, self.host) {
             Some(outcome) => {
                 count(Verb::GetAndTouch, &outcome, self.counters);
+                if let Some(trace) = trace {
+                    trace.finish(&self.node.observers, &outcome);
+                }
                 write_value(key, form, last, &outcome, self.out);
                 Executed::Done
             }
             None => Executed::Pending(Pending {
                 verb: Verb::GetAndTouch,
                 form: Form::Value { key: key.bytes().into(), form, last },
+                trace,
             }),
         }
     }
@@ -249,7 +275,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
         let at = Deadline::from_exptime(delay, self.now).end().filter(|&at| at > self.now.cluster);
         self.node.flush_all(at, self.now, self.host);
-        Executed::Pending(Pending { verb: Verb::FlushAll, form: line_unless(noreply) })
+        Executed::Pending(Pending { verb: Verb::FlushAll, form: line_unless(noreply), trace: None })
     }
 
     fn mutate(
@@ -259,14 +285,41 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         mutation: &Mutation<&[u8]>,
         form: Form,
     ) -> Executed<'static> {
-        let pending = Pending { verb, form };
+        let trace = self.trace(key, mutation);
+        let pending = Pending { verb, form, trace };
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
-                pending.answer(&outcome, self.counters, self.out);
+                pending.answer(&outcome, self.node, self.counters, self.out);
                 Executed::Done
             }
             None => Executed::Pending(pending),
         }
+    }
+
+    /// Whether anybody wants to know what is read.
+    pub(super) fn is_seen(&self) -> bool {
+        self.node.observers.wants(Events::FETCHERS.and(Events::DETAIL))
+    }
+
+    /// What is to be shown once the outcome of a mutation is known; `None` when nobody looks.
+    pub(super) fn trace(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) -> Option<Box<Trace>> {
+        let observers = &self.node.observers;
+        if observers.wants(Events::FETCHERS) {
+            self.show_lookup(key, mutation);
+        }
+        Trace::of(observers, key, mutation, self.descriptor, self.now)
+    }
+
+    /// A memcached looks an item up before it changes it, and its watchers see that as a read.
+    fn show_lookup(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) {
+        if matches!(mutation, Mutation::Fetch { .. }) {
+            return; // It is shown as the read that it is, once its outcome is known.
+        }
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        let found = shard.peek(key, self.now).map(|item| item.value.len());
+        drop(shard);
+        let read = Read { key, found, descriptor: self.descriptor };
+        self.node.observers.log_read(read, self.now);
     }
 
     fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed<'static> {
@@ -292,8 +345,17 @@ fn line_unless(noreply: bool) -> Form {
 
 impl Pending {
     /// Counts the outcome and writes the reply.
-    pub(super) fn answer(self, outcome: &Outcome, counters: &Counters, out: &mut Vec<u8>) {
+    pub(super) fn answer<W>(
+        self,
+        outcome: &Outcome,
+        node: &Node<W>,
+        counters: &Counters,
+        out: &mut Vec<u8>,
+    ) {
         count(self.verb, outcome, counters);
+        if let Some(trace) = self.trace {
+            trace.finish(&node.observers, outcome);
+        }
         match self.form {
             Form::Silent => {}
             Form::Line if self.verb == Verb::Oversize => out.extend_from_slice(reply::TOO_LARGE),

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::commands::{Context, Executed, Form, Pending, Verb, count};
+use super::observe::Read;
 use super::{Host, decide};
 use crate::key::Key;
 use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, reply};
@@ -90,6 +91,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             let verb = if options.touch.is_some() { Verb::GetAndTouch } else { Verb::MetaFetch };
             return self.meta_mutate(verb, meta, 0, &mutation);
         }
+        let found = item.as_ref().map(|item| item.value.len());
         self.counters.cmd_get.add(1);
         match item {
             Some(item) => {
@@ -98,9 +100,13 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }
             None => {
                 self.counters.get_misses.add(1);
-                drop(shard);
                 miss(self.out, key, flags, &options);
             }
+        }
+        drop(shard);
+        if self.is_seen() {
+            let read = Read { key, found, descriptor: self.descriptor };
+            self.node.observers.read(read, self.now);
         }
         Executed::Done
     }
@@ -153,13 +159,20 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     ) -> Executed<'static> {
         let MetaRequest { key, flags, options, .. } = meta;
         let form = MetaForm { verb: meta.verb, key, flags, options, size, now: self.now };
+        let trace = self.trace(key, mutation);
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
                 count(verb, &outcome, self.counters);
+                if let Some(trace) = trace {
+                    trace.finish(&self.node.observers, &outcome);
+                }
                 form.write(&outcome, self.out);
                 Executed::Done
             }
-            None => Executed::Pending(Pending { verb, form: Form::Meta(Box::new(form.kept())) }),
+            None => {
+                let form = Form::Meta(Box::new(form.kept()));
+                Executed::Pending(Pending { verb, form, trace })
+            }
         }
     }
 

@@ -4,10 +4,14 @@
 //! Holds the shards and the only locks. A lock is held for one command or one message, never
 //! across I/O, and never two at once.
 
+mod admin;
 mod commands;
+mod connections;
 mod credentials;
 mod decide;
+mod dump;
 mod meta;
+mod observe;
 mod report;
 mod session;
 mod settings_report;
@@ -21,10 +25,16 @@ use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
+pub use connections::{Ending, Endpoint, Socket};
 pub use credentials::Credentials;
 pub use session::{Session, Step};
 
+use connections::Connections;
+use observe::Observers;
+use shard::Shard;
+
 use crate::key::{Key, LANES};
+use crate::protocol::Events;
 use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
     Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
@@ -34,7 +44,6 @@ use crate::stats::{Counters, Gauges};
 use crate::store::{self, Budget, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
-use shard::Shard;
 
 /// Where a client's connection can be found again.
 pub trait Host<W>: Outside<W> {
@@ -57,6 +66,13 @@ pub struct Options {
     pub settings: Settings,
 }
 
+/// The sweep of items that are over, as `lru_crawler` steers it.
+#[derive(Debug)]
+struct Crawler {
+    is_on: AtomicBool,
+    starts: AtomicU64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Node<W> {
@@ -72,6 +88,10 @@ pub struct Node<W> {
     gauges: Gauges,
     /// Who may log in, where that is needed.
     credentials: RwLock<Option<Credentials>>,
+    /// Read by every command, so that nothing which is written often may share its line.
+    observers: CachePadded<Observers>,
+    connections: Connections,
+    crawler: Crawler,
 }
 
 /// Slots that one sweep looks at per shard; ten sweeps a second visit a million items in ten.
@@ -101,6 +121,8 @@ impl<W> Node<W> {
             boot_wait_ms: options.boot_wait_ms,
             first_epoch: first_epoch(now.wall_s),
         });
+        let observers = Observers::new(options.settings.prefix_delimiter);
+        observers.set_detail(options.settings.detail_enabled);
         let wall_ms = now.wall_s.max(0) as u64 * 1000;
         Self {
             shards: (0..LANES).map(shard).collect(),
@@ -111,6 +133,12 @@ impl<W> Node<W> {
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
             credentials: RwLock::new(None),
+            observers: CachePadded::new(observers),
+            connections: Connections::new(options.settings.workers),
+            crawler: Crawler {
+                is_on: AtomicBool::new(options.settings.tuning.lru_crawler),
+                starts: AtomicU64::new(0),
+            },
             budget,
             options,
         }
@@ -132,10 +160,11 @@ impl<W> Node<W> {
         &self.options
     }
 
-    /// A session for a new connection. With `-Y` it has to log in first.
-    pub fn session(&self, worker: usize) -> Session {
+    /// A client has connected to this worker. With `-Y` it has to log in first.
+    pub fn open(&self, worker: usize, socket: Socket, now: Now) -> Session {
+        self.log_connection("conn_new", &socket, "", now);
         let Settings { item_max, auth_file, .. } = &self.options.settings;
-        let session = Session::new(worker, *item_max);
+        let session = Session::of(self.connections.add(worker, socket, now), *item_max);
         if auth_file.is_some() { session.behind_login() } else { session }
     }
 
@@ -147,6 +176,37 @@ impl<W> Node<W> {
     fn allows(&self, user: &[u8], password: &[u8]) -> bool {
         let credentials = self.credentials.read();
         credentials.as_ref().is_some_and(|credentials| credentials.allow(user, password))
+    }
+
+    /// The connection of a session is over.
+    pub fn close(&self, session: &Session, ending: Ending, now: Now) {
+        session.unwatch(self);
+        if let Some(connection) = session.connection() {
+            self.connections.remove(connection);
+            let reason = format!(" reason={}", session.ending(ending).name());
+            self.log_connection("conn_close", &connection.socket, &reason, now);
+        }
+    }
+
+    /// A worker listens here.
+    pub fn listens(&self, worker: usize, descriptor: i32, local: Endpoint, now: Now) {
+        let socket = Socket { descriptor, remote: local.clone(), local };
+        self.connections.add_listener(worker, socket, now);
+    }
+
+    fn log_connection(&self, kind: &str, socket: &Socket, reason: &str, now: Now) {
+        let (address, port, transport) = match &socket.remote {
+            Endpoint::Tcp(address) => (address.ip().to_string(), address.port(), "tcp"),
+            Endpoint::Unix(_) => ("unix".to_owned(), 0, "local"),
+        };
+        self.observers.log(
+            Events::CONNECTIONS,
+            now,
+            format_args!(
+                "type={kind} rip={address} rport={port} transport={transport}{reason} cfd={}",
+                socket.descriptor
+            ),
+        );
     }
 
     /// Counts of one worker.
@@ -218,8 +278,13 @@ impl<W> Node<W> {
 
     /// Time passes: to be called about ten times a second.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
-        for shard in &self.shards {
-            shard.lock().tick(SWEEP_SLOTS, now, out);
+        let sweep = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_SLOTS } else { 0 };
+        let is_watched = self.observers.wants(Events::EVICTIONS);
+        for (lane, shard) in self.shards.iter().enumerate() {
+            shard.lock().tick(sweep, now, out);
+            if is_watched {
+                self.log_evicted(lane, now);
+            }
         }
         let todo = self.group.lock().tick(now, out);
         self.work_off(todo, now, out);
@@ -237,7 +302,11 @@ impl<W> Node<W> {
         if let Mutation::Store { value, .. } = mutation {
             self.make_room(lane, Store::cost_of(key, value.len()), now);
         }
-        self.shards[lane].lock().mutate(key, mutation, now, host)
+        let outcome = self.shards[lane].lock().mutate(key, mutation, now, host);
+        if self.observers.wants(Events::EVICTIONS) {
+            self.log_evicted(lane, now);
+        }
+        outcome
     }
 
     /// A shard evicts for itself; only when it is empty and the others are full, they have to.

@@ -3,12 +3,20 @@
 //! Commands are executed in order. One that has to wait for other nodes stops the session until
 //! it is resumed, so later commands of the connection always see its effect.
 
+use std::sync::Arc;
+
 use super::commands::{Context, Executed, OUTPUT_MAX, Pending};
+use super::connections::{Connection, Doing, Ending};
+use super::dump::Dump;
+use super::observe::WatcherId;
 use super::{Host, Node};
 use crate::protocol::{Login, Parsed, Parser, Said, Stop, reply};
 use crate::record::Outcome;
 use crate::stats::Counters;
 use crate::time::Now;
+
+/// What a session without a socket is known as.
+const NO_DESCRIPTOR: i32 = -1;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,7 +25,24 @@ pub struct Session {
     /// Until the client has logged in, where it has to.
     login: Option<Login>,
     parser: Parser,
-    pending: Option<Pending>,
+    mode: Mode,
+    /// Its entry among the open connections; tests and benches have none.
+    connection: Option<Arc<Connection>>,
+    /// The client spoke something that ends the connection.
+    is_broken: bool,
+}
+
+/// What a session does with its input.
+#[derive(Debug)]
+enum Mode {
+    /// Takes commands.
+    Commands,
+    /// Waits for the outcome of one.
+    Pending(Pending),
+    /// Leaves it where it is until a walk over all items is over.
+    Dump(Dump),
+    /// Ignores it: there is no way back from `watch`.
+    Watch(WatcherId),
 }
 
 /// Why a session has stopped.
@@ -25,12 +50,14 @@ pub struct Session {
 pub enum Step {
     /// It has done what it could; the input should grow to this many bytes.
     Read(usize),
-    /// The replies so far should be written before it goes on.
+    /// The replies so far should be written and others have their turn before it goes on.
     Write,
     /// It waits for an outcome; see `resume`.
     Wait,
     /// This node may not answer now; go on when it serves again.
     Hold,
+    /// It shows what happens elsewhere: write the replies and ask again in a moment.
+    Watch,
     /// Write the replies, then close.
     Close,
     /// Write the replies, close, and end the server: the client may, and has said so.
@@ -40,12 +67,19 @@ pub enum Step {
 impl Session {
     /// A session at the start of its connection, run by this worker; nobody has to log in.
     pub fn new(worker: usize, item_max: usize) -> Self {
-        Self { worker, login: None, parser: Parser::new(item_max), pending: None }
+        let (parser, mode) = (Parser::new(item_max), Mode::Commands);
+        Self { worker, login: None, parser, mode, connection: None, is_broken: false }
     }
 
     /// The same, but nothing is executed before a login.
     pub(super) fn behind_login(self) -> Self {
         Self { login: Some(Login::default()), ..self }
+    }
+
+    /// A session that shows itself among the open connections.
+    pub(super) fn of(connection: Arc<Connection>, item_max: usize) -> Self {
+        let session = Self::new(connection.worker, item_max);
+        Self { connection: Some(connection), ..session }
     }
 
     /// Executes what `input` holds; returns how much of it is done with, and why it stopped.
@@ -57,18 +91,53 @@ impl Session {
         out: &mut Vec<u8>,
         host: &mut H,
     ) -> (usize, Step) {
-        let counters = node.counters(self.worker);
+        if let Some(connection) = &self.connection
+            && !input.is_empty()
+        {
+            connection.begins(now);
+        }
+        let (done, step) = self.work(node, input, now, out, host);
+        if let Some(connection) = &self.connection {
+            connection.rests(doing(&step, &input[done..]));
+        }
+        (done, step)
+    }
+
+    fn work<W, H: Host<W>>(
+        &mut self,
+        node: &Node<W>,
+        input: &[u8],
+        now: Now,
+        out: &mut Vec<u8>,
+        host: &mut H,
+    ) -> (usize, Step) {
         let mut done = 0;
+        let counters = node.counters(self.worker);
         while let Some(login) = &mut self.login {
             let (used, step) = log_in(login, node, counters, &input[done..], out);
             done += used;
             match step {
-                Some(Step::Close) => return (input.len(), Step::Close),
+                Some(Step::Close) => return (input.len(), self.breaks()),
                 Some(step) => return (done, step),
                 None => self.login = None,
             }
         }
-        while self.pending.is_none() {
+        let descriptor = self.connection().map_or(NO_DESCRIPTOR, |it| it.socket.descriptor);
+        loop {
+            match &mut self.mode {
+                Mode::Commands => {}
+                Mode::Pending(_) => return (done, Step::Wait),
+                Mode::Watch(id) => {
+                    node.observers.take(*id, out);
+                    return (input.len(), Step::Watch);
+                }
+                Mode::Dump(dump) => {
+                    if !dump.advance(node, now, out, OUTPUT_MAX) {
+                        return (done, Step::Write);
+                    }
+                    self.mode = Mode::Commands;
+                }
+            }
             if out.len() >= OUTPUT_MAX {
                 return (done, Step::Write);
             }
@@ -80,9 +149,13 @@ impl Session {
                         return (done, Step::Read(wants));
                     }
                 }
+                Parsed::Binary(request) => {
+                    request.refuse(out);
+                    return (input.len(), self.breaks());
+                }
                 Parsed::Close { error } => {
                     out.extend_from_slice(error);
-                    return (input.len(), Step::Close);
+                    return (input.len(), self.breaks());
                 }
                 Parsed::Failed { used, error } => {
                     out.extend_from_slice(error);
@@ -90,10 +163,13 @@ impl Session {
                 }
                 Parsed::Request { used, request } => {
                     done += used;
-                    let mut context = Context { node, counters, now, out: &mut *out, host };
+                    let mut context =
+                        Context { node, counters, now, descriptor, out: &mut *out, host };
                     match context.execute(request) {
                         Executed::Done => {}
-                        Executed::Pending(pending) => self.pending = Some(pending),
+                        Executed::Pending(pending) => self.mode = Mode::Pending(pending),
+                        Executed::Dump(dump) => self.mode = Mode::Dump(dump),
+                        Executed::Watch(id) => self.mode = Mode::Watch(id),
                         Executed::BadKey => self.parser.skip_line(),
                         Executed::Held(rest, form) => {
                             done = rest.position_in(input);
@@ -111,13 +187,36 @@ impl Session {
                 }
             }
         }
-        (done, Step::Wait)
+    }
+
+    fn breaks(&mut self) -> Step {
+        self.is_broken = true;
+        Step::Close
     }
 
     /// The outcome that the session has waited for.
     pub fn resume<W>(&mut self, node: &Node<W>, outcome: Outcome, out: &mut Vec<u8>) {
-        if let Some(pending) = self.pending.take() {
-            pending.answer(&outcome, node.counters(self.worker), out);
+        match std::mem::replace(&mut self.mode, Mode::Commands) {
+            Mode::Pending(pending) => {
+                pending.answer(&outcome, node, node.counters(self.worker), out);
+            }
+            other => self.mode = other,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_deref()
+    }
+
+    /// Why it really ended: what the client did counts for more than how the socket saw it.
+    pub(super) fn ending(&self, seen: Ending) -> Ending {
+        if self.is_broken { Ending::Error } else { seen }
+    }
+
+    pub(super) fn unwatch<W>(&self, node: &Node<W>) {
+        if let Mode::Watch(id) = self.mode {
+            node.observers.unwatch(id);
+            node.remember_evicted();
         }
     }
 }
@@ -161,5 +260,19 @@ fn log_in<W>(
                 out.extend_from_slice(reply::LOGIN_FAILED);
             }
         }
+    }
+}
+
+fn doing(step: &Step, rest: &[u8]) -> Doing {
+    /// No command line is longer.
+    const LINE_MAX: usize = 2 << 10;
+    match step {
+        // A line that is complete and still not enough waits for its data block.
+        Step::Read(_) if memchr::memchr(b'\n', &rest[..rest.len().min(LINE_MAX)]).is_some() => {
+            Doing::AwaitingData
+        }
+        Step::Read(_) => Doing::Reading,
+        Step::Watch => Doing::Watching,
+        Step::Write | Step::Wait | Step::Hold | Step::Close | Step::Stop(_) => Doing::Executing,
     }
 }

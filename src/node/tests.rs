@@ -10,7 +10,7 @@ const WALL_S: i64 = 1_800_000_000;
 
 /// A single node has nobody to write to; a flush is answered at once.
 #[derive(Default)]
-struct Alone {
+pub(super) struct Alone {
     answers: Vec<Outcome>,
 }
 
@@ -32,19 +32,23 @@ impl Host<()> for Alone {
     fn waiter(&mut self) {}
 }
 
-struct Single {
-    node: Node<()>,
-    local_ms: u64,
+pub(super) struct Single {
+    pub(super) node: Node<()>,
+    pub(super) local_ms: u64,
 }
 
 impl Single {
-    fn new(evict: bool) -> Self {
+    pub(super) fn new(evict: bool) -> Self {
+        Self::with(Settings { evict, ..Settings::default() })
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
             boot_wait_ms: 2000,
             seed: 9,
-            settings: Settings { memory: 8 << 20, evict, workers: 1, ..Settings::default() },
+            settings: Settings { memory: 8 << 20, workers: 1, ..settings },
         };
         let now = Now { local: Millis(1), wall_s: WALL_S, ..Now::default() };
         let single = Self { node: Node::new(options, now), local_ms: 1 };
@@ -53,13 +57,22 @@ impl Single {
         single
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         self.node.now(Millis(self.local_ms), WALL_S + (self.local_ms / 1000) as i64)
     }
 
     /// The replies to `input`, given in pieces of these lengths, over and over.
-    fn replies(&self, input: &[u8], lengths: &[usize]) -> Vec<u8> {
-        let mut session = Session::new(0, ITEM_MAX);
+    pub(super) fn replies(&self, input: &[u8], lengths: &[usize]) -> Vec<u8> {
+        self.replies_in(&mut Session::new(0, ITEM_MAX), input, lengths)
+    }
+
+    /// The same in a session that goes on.
+    pub(super) fn replies_in(
+        &self,
+        session: &mut Session,
+        input: &[u8],
+        lengths: &[usize],
+    ) -> Vec<u8> {
         let (mut out, mut host, mut buffer) = (Vec::new(), Alone::default(), Vec::new());
         let mut written = Vec::new();
         let (mut rest, mut turn) = (input, 0);
@@ -74,7 +87,7 @@ impl Single {
                 match step {
                     Step::Wait => session.resume(&self.node, host.answers.remove(0), &mut out),
                     Step::Write => written.append(&mut out),
-                    Step::Read(_) => break,
+                    Step::Read(_) | Step::Watch => break,
                     Step::Close | Step::Stop(_) => return [written, out].concat(),
                     Step::Hold => panic!("a single node always serves"),
                 }
@@ -83,7 +96,11 @@ impl Single {
         [written, out].concat()
     }
 
-    fn says(&self, input: &str) -> String {
+    pub(super) fn says_in(&self, session: &mut Session, input: &str) -> String {
+        String::from_utf8(self.replies_in(session, input.as_bytes(), &[usize::MAX])).unwrap()
+    }
+
+    pub(super) fn says(&self, input: &str) -> String {
         String::from_utf8(self.replies(input.as_bytes(), &[usize::MAX])).unwrap()
     }
 }

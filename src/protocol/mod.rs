@@ -4,15 +4,19 @@
 //! the parser says how much it used and how much it still wants, and keeps only what a command
 //! longer than one buffer needs.
 
+mod admin;
+mod binary;
 mod login;
 mod meta;
 mod parser;
 pub mod reply;
 mod text;
 
+pub use admin::{Classes, Crawl, Detail, Events, Topic, Tune};
+pub use binary::BinaryRequest;
 pub use login::{Login, Said};
 pub use meta::Flags;
-pub use parser::{Parsed, Parser};
+pub use parser::{ITEM_OVERHEAD, Parsed, Parser, item_size};
 
 use crate::key::Key;
 
@@ -110,8 +114,24 @@ pub enum Request<'a> {
     },
     /// stats, with what follows it.
     Stats {
-        /// The sub-command; empty for the general list.
-        argument: &'a [u8],
+        /// The sub-command.
+        topic: Topic,
+    },
+    /// lru_crawler.
+    Crawl(Crawl),
+    /// slabs, lru, and what else memcached lets an operator turn.
+    Tune(Tune),
+    /// cache_memlimit.
+    MemoryLimit {
+        /// The new `-m`.
+        megabytes: u32,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
+    /// watch.
+    Watch {
+        /// What to show; `None` for something that nobody logs.
+        events: Option<Events>,
     },
     /// quit.
     Quit,

@@ -3,6 +3,7 @@
 //! Bounded: a line has at most 2 KiB (get lines may be longer and are taken in parts), a value
 //! that can't fit is swallowed as it comes, and what is incomplete says how much it waits for.
 
+use super::binary::{self, BinaryRequest};
 use super::meta::{KeyBuffer, MetaStore};
 use super::text::{self, Line, Retrieval, StoreHeader};
 use super::{Keys, Request, StoreVerb, ValueForm, reply};
@@ -15,7 +16,12 @@ const LINE_MAX: usize = 2048;
 const SPACES_MAX: usize = 100;
 
 /// What memcached's item adds to key and value: header, CAS unique, key's zero, CRLF.
-const ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+pub const ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+
+/// Bytes of an item as memcached counts them, for its limit and in its reports.
+pub fn item_size(key: Key<'_>, value_len: usize) -> usize {
+    ITEM_OVERHEAD + key.bytes().len() + value_len
+}
 
 /// What was found at the start of the input.
 #[derive(Debug, PartialEq)]
@@ -41,6 +47,8 @@ pub enum Parsed<'a> {
         /// The line to answer; empty for silence.
         error: &'static [u8],
     },
+    /// A request of the binary protocol: refuse it, then close.
+    Binary(BinaryRequest),
     /// Answer this line, then close: the rest of the input can't be trusted.
     Close {
         /// The line to answer; empty for silence.
@@ -59,6 +67,8 @@ pub struct Parser {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing has come yet.
+    Start,
     /// At the start of a command.
     Line,
     /// Inside a retrieval line; `any` once it has named a key.
@@ -81,13 +91,14 @@ enum Swallowed {
 impl Parser {
     /// A parser at the start of a connection, with memcached's `-I` in bytes.
     pub fn new(item_max: usize) -> Self {
-        Self { item_max, state: State::Line, key_buffer: [0; KEY_MAX] }
+        Self { item_max, state: State::Start, key_buffer: [0; KEY_MAX] }
     }
 
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Parsed<'a> {
         let Self { item_max, state, key_buffer } = self;
         match state {
+            State::Start => state.start(input, *item_max, key_buffer),
             State::Line => state.line(input, *item_max, key_buffer),
             State::Keys { .. } => state.keys(input, 0),
             State::RestOfLine => state.rest_of_line(input),
@@ -113,6 +124,27 @@ impl Parser {
 }
 
 impl State {
+    /// The first byte tells the protocol.
+    fn start<'a>(
+        &mut self,
+        input: &'a [u8],
+        item_max: usize,
+        key_buffer: &'a mut KeyBuffer,
+    ) -> Parsed<'a> {
+        match input.first() {
+            None => return Parsed::Incomplete { used: 0, wants: 1 },
+            Some(&binary::REQUEST_MAGIC) => {}
+            Some(_) => {
+                *self = Self::Line;
+                return self.line(input, item_max, key_buffer);
+            }
+        }
+        match input.get(..binary::HEADER).and_then(BinaryRequest::read) {
+            Some(request) => Parsed::Binary(request),
+            None => Parsed::Incomplete { used: 0, wants: binary::HEADER },
+        }
+    }
+
     fn line<'a>(
         &mut self,
         input: &'a [u8],
@@ -333,7 +365,7 @@ impl State {
 }
 
 fn is_too_large(key: Key<'_>, length: usize, item_max: usize) -> bool {
-    ITEM_OVERHEAD + key.bytes().len() + length > item_max
+    item_size(key, length) > item_max
 }
 
 /// Why there is no data block.
@@ -386,7 +418,7 @@ mod tests {
                     Parsed::Incomplete { used, .. } => {
                         (used, String::new(), used > 0 && used < buffer.len())
                     }
-                    Parsed::Close { .. } => return seen,
+                    Parsed::Binary(_) | Parsed::Close { .. } => return seen,
                 };
                 if !line.is_empty() {
                     seen.push(line);
@@ -431,6 +463,18 @@ mod tests {
         let text = run(&input, 100).concat();
         assert_eq!(text.matches("Ok(Key").count(), 5000);
         assert!(text.ends_with(";Version"));
+    }
+
+    #[test]
+    fn a_binary_request_is_known_by_its_first_byte_and_awaited_whole() {
+        let header = [&[0x80, 0x01][..], &[0; 22]].concat();
+        let mut parser = Parser::new(ITEM_MAX);
+        assert_eq!(parser.next(&header[..1]), Parsed::Incomplete { used: 0, wants: 24 });
+        assert_eq!(parser.next(&header[..23]), Parsed::Incomplete { used: 0, wants: 24 });
+        assert!(matches!(parser.next(&header), Parsed::Binary(_)));
+        let mut later = Parser::new(ITEM_MAX);
+        later.state = State::Line;
+        assert_eq!(later.next(b"\x80\x01\n"), Parsed::Failed { used: 3, error: reply::ERROR });
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Replies, written straight into the output buffer. The texts are memcached's, to the byte.
 
+use std::io::Write;
+
 use super::ValueForm;
 use crate::key::Key;
 
@@ -10,6 +12,54 @@ pub const VERSION: &str = "1.6.45";
 pub const ERROR: &[u8] = b"ERROR\r\n";
 /// A known command that makes no sense.
 pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+/// `stats cachedump` without its numbers.
+pub const BAD_LINE: &[u8] = b"CLIENT_ERROR bad command line\r\n";
+/// `stats cachedump` of a class that can't be.
+pub const ILLEGAL_CLASS: &[u8] = b"CLIENT_ERROR Illegal slab id\r\n";
+/// `stats detail` without a verb.
+pub const DETAIL_USAGE: &[u8] = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n";
+/// `stats cachedump` where dumps are off.
+pub const CACHEDUMP_OFF: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
+/// `lru_crawler metadump` where dumps are off.
+pub const METADUMP_OFF: &[u8] = b"ERROR metadump not allowed\r\n";
+/// `lru_crawler mgdump` where dumps are off.
+pub const MGDUMP_OFF: &[u8] = b"ERROR key dump not allowed\r\n";
+/// A dump behind other commands.
+pub const METADUMP_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before metadump\r\n";
+/// The same.
+pub const MGDUMP_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before mgdump\r\n";
+/// `watch` behind other commands.
+pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+/// `watch` where it is off.
+pub const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+/// One watcher too many.
+pub const WATCHERS_FULL: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
+/// A crawl while the crawler is off.
+pub const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+/// `lru_crawler enable` while it is on.
+pub const CRAWLER_ON: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
+/// `lru_crawler sleep` for too long.
+pub const CRAWLER_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+/// A crawl of a class that can't be.
+pub const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
+/// `slabs reassign` where it is off.
+pub const REASSIGN_OFF: &[u8] = b"CLIENT_ERROR slab reassignment disabled\r\n";
+/// `slabs reassign` of classes that can't be.
+pub const REASSIGN_BAD_CLASS: &[u8] = b"BADCLASS invalid src or dst class id\r\n";
+/// `slabs reassign` from a class without pages.
+pub const REASSIGN_NO_SPARE: &[u8] = b"NOSPARE source class has no spare pages\r\n";
+/// `slabs reassign` from a class to itself.
+pub const REASSIGN_SAME: &[u8] = b"SAME src and dst class are identical\r\n";
+/// `slabs automove window` out of range.
+pub const AUTOMOVE_WINDOW: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
+/// `lru tune` that leaves too little for cold items.
+pub const LRU_PERCENT: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
+/// `lru tune` with an age that nothing reaches.
+pub const LRU_FACTOR: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+/// `cache_memlimit` below what works.
+pub const MEMLIMIT_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+/// `cache_memlimit` in the wrong unit.
+pub const MEMLIMIT_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
 /// A data block that does not end in CRLF.
 pub const BAD_DATA_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
 /// touch, gat, gats, flush_all with something that is no time.
@@ -70,6 +120,8 @@ pub const NOOP: &[u8] = b"MN\r\n";
 pub const OK: &[u8] = b"OK\r\n";
 /// The end of a retrieval or of stats.
 pub const END: &[u8] = b"END\r\n";
+/// The end of an mgdump, and a miss of mg.
+pub const EN: &[u8] = b"EN\r\n";
 /// The value is stored.
 pub const STORED: &[u8] = b"STORED\r\n";
 /// The condition of add or replace did not hold.
@@ -118,5 +170,10 @@ pub fn version(out: &mut Vec<u8>) {
 
 /// One line of stats.
 pub fn stat(out: &mut Vec<u8>, name: &str, value: impl std::fmt::Display) {
-    out.extend_from_slice(format!("STAT {name} {value}\r\n").as_bytes());
+    print(out, format_args!("STAT {name} {value}\r\n"));
+}
+
+/// Whatever can be formatted, without a string in between.
+pub fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a vector takes all that is written to it");
 }

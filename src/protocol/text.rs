@@ -10,7 +10,7 @@ use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
 use super::meta::{self, KeyBuffer, MetaStore};
-use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, reply};
+use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, admin, reply};
 use crate::key::Key;
 
 /// What one line asks for.
@@ -87,9 +87,12 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
         b"mn" => Ok(Line::Request(Request::MetaNoop)),
         b"version" => Ok(Line::Request(Request::Version)),
         b"verbosity" => verbosity(arguments),
-        b"stats" => Ok(Line::Request(Request::Stats {
-            argument: token(arguments).map_or(&[][..], |(first, _)| first),
-        })),
+        b"stats" => admin::stats(arguments),
+        b"lru_crawler" => admin::lru_crawler(arguments),
+        b"watch" => admin::watch(arguments),
+        b"cache_memlimit" => admin::cache_memlimit(arguments),
+        b"slabs" => admin::slabs(arguments),
+        b"lru" => admin::lru(arguments),
         b"quit" => Ok(Line::Request(Request::Quit)),
         b"shutdown" => Ok(Line::Request(Request::Shutdown(shutdown(arguments)))),
         _ => unknown(line),
@@ -97,7 +100,7 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
     parsed.unwrap_or_else(Line::Bad)
 }
 
-type Parsing<'a> = Result<Line<'a>, BadLine>;
+pub(super) type Parsing<'a> = Result<Line<'a>, BadLine>;
 
 fn get(form: ValueForm, arguments: &[u8]) -> Line<'_> {
     Line::Retrieve { kind: Retrieval::Get(form), keys: arguments }
@@ -201,7 +204,7 @@ fn unknown(line: &[u8]) -> Parsing<'_> {
     Err(if line.len() < 2 { BAD_FORMAT } else { BadLine::new(reply::ERROR) })
 }
 
-const BAD_FORMAT: BadLine = BadLine::new(reply::BAD_FORMAT);
+pub(super) const BAD_FORMAT: BadLine = BadLine::new(reply::BAD_FORMAT);
 
 impl BadLine {
     pub(super) const fn new(error: &'static [u8]) -> Self {
@@ -213,7 +216,7 @@ impl BadLine {
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn key(&mut self) -> Result<Key<'a>, BadLine> {
@@ -248,7 +251,7 @@ fn last_token(line: &[u8]) -> &[u8] {
     &line[start..end]
 }
 
-fn is_noreply(arguments: &[u8]) -> bool {
+pub(super) fn is_noreply(arguments: &[u8]) -> bool {
     last_token(arguments) == b"noreply"
 }
 

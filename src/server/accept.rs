@@ -1,12 +1,15 @@
 //! Lets clients in, as many as there may be.
 
+use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Duration, sleep};
 
-use super::listener::{Accepted, Listener};
+use super::listener::{self, Accepted, Listener};
 use super::{Shared, client, clock};
+use crate::node::{Endpoint, Socket};
 use crate::protocol::reply;
 
 /// How often a connection above the limit looks for a free place; memcached looks as often.
@@ -79,10 +82,38 @@ fn serve_tcp(stream: TcpStream, worker: usize, shared: Arc<Shared>) {
     }
     let seconds = shared.node.options().settings.idle_timeout_s;
     let idle_max = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-    tokio::spawn(client::serve(stream, idle_max, worker, shared));
+    match socket_of_tcp(&stream) {
+        Ok(socket) => drop(tokio::spawn(client::serve(stream, socket, idle_max, worker, shared))),
+        Err(error) => lost(&error, &shared),
+    }
 }
 
 fn serve_unix(stream: UnixStream, worker: usize, shared: Arc<Shared>) {
     // As in memcached, a client on the same machine may be idle for as long as it likes.
-    tokio::spawn(client::serve(stream, None, worker, shared));
+    match socket_of_unix(&stream) {
+        Ok(socket) => drop(tokio::spawn(client::serve(stream, socket, None, worker, shared))),
+        Err(error) => lost(&error, &shared),
+    }
+}
+
+/// It was gone before anybody could look at it.
+fn lost(error: &io::Error, shared: &Shared) {
+    tracing::debug!(%error, "connection lost at once");
+    shared.node.gauges().connections.give_back();
+}
+
+fn socket_of_tcp(stream: &TcpStream) -> io::Result<Socket> {
+    Ok(Socket {
+        descriptor: stream.as_raw_fd(),
+        remote: Endpoint::Tcp(stream.peer_addr()?),
+        local: Endpoint::Tcp(stream.local_addr()?),
+    })
+}
+
+fn socket_of_unix(stream: &UnixStream) -> io::Result<Socket> {
+    Ok(Socket {
+        descriptor: stream.as_raw_fd(),
+        remote: listener::endpoint_of_unix(&stream.peer_addr()?),
+        local: listener::endpoint_of_unix(&stream.local_addr()?),
+    })
 }

@@ -13,8 +13,11 @@ use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::{Courier, Waiter};
 use super::{Shared, buffers, clock};
-use crate::node::{Node, Session, Step};
+use crate::node::{Ending, Node, Session, Socket, Step};
 use crate::record::Outcome;
+
+/// How long events wait until a watcher sees them.
+const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// A client's connection and what is left of its last read.
 struct Connection<S> {
@@ -30,28 +33,37 @@ struct Connection<S> {
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
+    socket: Socket,
     idle_max: Option<Duration>,
     worker: usize,
     shared: Arc<Shared>,
 ) {
+    let node = &shared.node;
     let mut connection = Connection {
         stream,
         idle_max,
-        session: shared.node.session(worker),
+        session: node.open(worker, socket, clock::now(node)),
         courier: Courier::new(Arc::clone(&shared.links)),
         input: Vec::new(),
         output: Vec::new(),
     };
     let result = connection.run(worker, &shared).await;
     connection.put_back();
-    shared.node.gauges().connections.give_back();
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            shared.node.counters(worker).idle_kicks.add(1);
+    let ending = match &result {
+        Ok(()) if shared.is_stopping() => Ending::Shutdown,
+        Ok(()) => Ending::Normal,
+        Err(error) if idle_max.is_some() && error.kind() == io::ErrorKind::TimedOut => {
+            node.counters(worker).idle_kicks.add(1);
+            Ending::Idle
         }
-        Err(error) => tracing::debug!(%error, "connection lost"),
-        Ok(()) => {}
-    }
+        Err(error) => {
+            tracing::debug!(%error, "connection lost");
+            Ending::Error
+        }
+    };
+    // Before the socket closes: the next one may get its number.
+    node.close(&connection.session, ending, clock::now(node));
+    node.gauges().connections.give_back();
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -94,9 +106,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.drain(..done);
             self.write(worker, &shared.node).await?;
             match step {
-                Step::Write => {}
+                Step::Write => {
+                    shared.node.counters(worker).conn_yields.add(1);
+                    tokio::task::yield_now().await;
+                }
                 Step::Hold => {
                     if !until_serving(shared).await {
+                        return Ok(None);
+                    }
+                }
+                Step::Watch => {
+                    if !self.pause().await? || shared.is_stopping() {
                         return Ok(None);
                     }
                 }
@@ -134,6 +154,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             polled
         });
         within(*idle_max, read).await
+    }
+
+    /// Waits a moment for events; false when the client has left. What it says is not heard.
+    async fn pause(&mut self) -> io::Result<bool> {
+        let mut unheard = [0; 256];
+        tokio::select! {
+            () = sleep(WATCH_PAUSE) => Ok(true),
+            read = self.stream.read(&mut unheard) => Ok(read? > 0),
+        }
     }
 
     async fn write(&mut self, worker: usize, node: &Node<Waiter>) -> io::Result<()> {

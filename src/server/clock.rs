@@ -1,7 +1,9 @@
-//! The only place that reads the operating system's clocks.
+//! The only place that reads the operating system's clocks, the one of the processor included.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::node::Node;
@@ -18,6 +20,16 @@ pub(crate) fn wall_s() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_secs() as i64,
         Err(before) => -(before.duration().as_secs() as i64),
+    }
+}
+
+/// Notes for `stats` how long this process and the kernel on its behalf have computed.
+pub(crate) fn note_cpu_time<W>(node: &Node<W>) {
+    let us = |time: TimeVal| (time.tv_sec() as u64) * 1_000_000 + time.tv_usec() as u64;
+    // It can't fail for the process itself; if it did, the last figures would stay.
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+        node.gauges().cpu_user_us.set(us(usage.user_time()));
+        node.gauges().cpu_system_us.set(us(usage.system_time()));
     }
 }
 

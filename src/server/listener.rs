@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as PlainUnixListener;
 use std::os::unix::net::UnixStream as PlainUnixStream;
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::net::sockopt::set_ipv6_v6only;
 use rustix::process::umask;
+use tokio::net::unix::SocketAddr as UnixAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::runtime::Runtime;
 
 use super::StartError;
+use crate::node::Endpoint;
 
 /// A place where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,16 @@ impl std::fmt::Display for Bound {
 }
 
 impl Listener {
+    /// Its file descriptor, and where it listens.
+    pub(super) fn socket(&self) -> io::Result<(RawFd, Endpoint)> {
+        Ok(match self {
+            Self::Tcp(listener) => (listener.as_raw_fd(), Endpoint::Tcp(listener.local_addr()?)),
+            Self::Unix(listener) => {
+                (listener.as_raw_fd(), endpoint_of_unix(&listener.local_addr()?))
+            }
+        })
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
@@ -116,6 +129,12 @@ impl Listener {
             }
         }
     }
+}
+
+/// Clients have no path of their own.
+pub(super) fn endpoint_of_unix(address: &UnixAddr) -> Endpoint {
+    let path = address.as_pathname().map(|path| path.to_string_lossy());
+    Endpoint::Unix(path.unwrap_or_default().into())
 }
 
 /// A name may stand for an address of a family that this machine does without; one must do.

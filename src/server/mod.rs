@@ -241,6 +241,7 @@ fn start_workers(
         let body = move || {
             runtime.block_on(async move {
                 for listener in listeners {
+                    listens(&shared.node, worker, &listener);
                     tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
                 }
                 std::future::pending::<()>().await;
@@ -252,6 +253,13 @@ fn start_workers(
             .map_err(|error| StartError::System("start a worker thread", error))?;
     }
     Ok(())
+}
+
+/// Shows a listening socket among the connections.
+fn listens(node: &Node<Waiter>, worker: usize, listener: &Listener) {
+    if let Ok((descriptor, local)) = listener.socket() {
+        node.listens(worker, descriptor, local, clock::now(node));
+    }
 }
 
 /// Moved into place, so that nobody finds half of it. As with memcached, only worth a warning.

@@ -153,7 +153,10 @@ impl Switchboard {
         loop {
             tokio::select! {
                 Some(event) = inbox.recv() => self.hear(event),
-                _ = tick.tick() => self.node.tick(clock::now(&self.node), &mut self.courier),
+                _ = tick.tick() => {
+                    self.node.tick(clock::now(&self.node), &mut self.courier);
+                    clock::note_cpu_time(&self.node);
+                }
             }
             let is_serving = self.node.is_serving();
             self.serving

@@ -1,25 +1,26 @@
-//! The memory that all shards of a node share: one number that is never exceeded.
+//! The memory that all shards of a node share: one number that nothing is charged beyond.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `-m`, and how much of it is in use.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }
     }
 
     /// Takes `bytes`, or nothing when they would exceed the limit.
     pub(super) fn try_charge(&self, bytes: usize) -> bool {
+        let limit = self.limit();
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= self.limit)
+                used.checked_add(bytes).filter(|&sum| sum <= limit)
             })
             .is_ok()
     }
@@ -32,7 +33,7 @@ impl Budget {
 
     /// Bytes not in use.
     pub fn free(&self) -> usize {
-        self.limit.saturating_sub(self.used())
+        self.limit().saturating_sub(self.used())
     }
 
     /// Bytes in use.
@@ -42,6 +43,11 @@ impl Budget {
 
     /// The limit, in bytes.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Moves the limit. Below what is in use, nothing more is charged until enough was released.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@
 //! unless that is older than what it has.
 
 mod budget;
+mod evicted;
 mod slots;
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 pub use budget::Budget;
+pub use evicted::Evicted;
+use evicted::Evictions;
 use slots::{Slot, SlotId, Slots};
 
 use crate::key::Key;
@@ -42,6 +45,9 @@ pub struct Store {
     floor: Version,
     swept_to: SlotId,
     counts: Counts,
+    evictions: Evictions,
+    /// Not among the counts, which clients may reset.
+    has_evicted: bool,
 }
 
 /// An item as it is stored.
@@ -104,10 +110,22 @@ pub struct Counts {
     pub evictions: u64,
     /// Of those, never read.
     pub evicted_unfetched: u64,
-    /// Items dropped because their time was over.
-    pub expired: u64,
-    /// Of those, never read.
+    /// Of those, with an end of their own.
+    pub evicted_with_end: u64,
+    /// How long the last of them had not been used, in seconds.
+    pub evicted_idle_s: u64,
+    /// Items that were over when something came across them.
+    pub reclaimed: u64,
+    /// Items that were over when the sweep came by.
+    pub swept: u64,
+    /// Items that the sweep has looked at.
+    pub sweep_checked: u64,
+    /// Of all that were over, never read.
     pub expired_unfetched: u64,
+    /// Reads that found an item at its end.
+    pub get_expired: u64,
+    /// Reads that found a flushed item.
+    pub get_flushed: u64,
 }
 
 /// What glibc's malloc adds to an allocation, and what it rounds up to.
@@ -126,12 +144,14 @@ impl Store {
             floor: Version::default(),
             swept_to: 0,
             counts: Counts::default(),
+            evictions: Evictions::default(),
+            has_evicted: false,
         }
     }
 
     /// The live item of a key as it was before this use; it becomes the most recently used.
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let id = self.find_live(key, now)?;
+        let id = self.find_wanted(key, now)?;
         self.slots.bump(id);
         let now_s = seconds(now);
         let slot = self.slots.at_mut(id);
@@ -206,10 +226,47 @@ impl Store {
         for _ in 0..count.min(end as usize) {
             let id = if self.swept_to < end { self.swept_to } else { 0 };
             self.swept_to = id + 1;
-            if self.slots.get(id).is_some_and(|slot| !self.is_live(slot, now)) {
-                self.reclaim(id);
+            self.sweep_one(id, now);
+        }
+    }
+
+    /// Frees what is over among `count` slots from `cursor` on; returns where to go on.
+    pub fn sweep_from(&mut self, cursor: u32, count: u32, now: Now) -> Option<u32> {
+        let end = cursor.saturating_add(count).min(self.slots.end());
+        (cursor..end).for_each(|id| self.sweep_one(id, now));
+        (end < self.slots.end()).then_some(end)
+    }
+
+    fn sweep_one(&mut self, id: SlotId, now: Now) {
+        let Some(slot) = self.slots.get(id) else {
+            return;
+        };
+        self.counts.sweep_checked += 1;
+        if !self.is_live(slot, now) {
+            self.counts.swept += 1;
+            self.remove_ended(id);
+        }
+    }
+
+    /// Visits the live items among `count` slots from `cursor` on; returns where to go on.
+    ///
+    /// Unlike `scan` it is bounded even where nothing lives.
+    pub fn walk(
+        &self,
+        cursor: u32,
+        count: u32,
+        now: Now,
+        mut visit: impl FnMut(Key<'_>, Item<'_>),
+    ) -> Option<u32> {
+        let end = cursor.saturating_add(count).min(self.slots.end());
+        for slot in (cursor..end).filter_map(|id| self.slots.get(id)) {
+            if let Some(key) = Key::new(slot.key())
+                && self.is_live(slot, now)
+            {
+                visit(key, item(slot, now));
             }
         }
+        (end < self.slots.end()).then_some(end)
     }
 
     /// Visits live items from `cursor` on until `visit` returns false.
@@ -266,7 +323,33 @@ impl Store {
 
     /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
     pub fn has_evicted(&self) -> bool {
-        self.counts.evictions > 0
+        self.has_evicted
+    }
+
+    /// Counts from zero again; what it holds now stays.
+    pub fn reset_counts(&mut self) {
+        self.counts = Counts { bytes: self.counts.bytes, ..Counts::default() };
+    }
+
+    /// Seconds since the least recently used item was used.
+    pub fn oldest_idle_s(&self, now: Now) -> Option<u32> {
+        let oldest = self.slots.oldest()?;
+        Some(item(self.slots.at(oldest), now).idle_s)
+    }
+
+    /// Buckets and bytes of the index.
+    pub fn index_size(&self) -> (usize, usize) {
+        (self.index.capacity(), self.index.allocation_size())
+    }
+
+    /// From now on remembers what it evicts, up to a bound, or no longer.
+    pub fn remember_evicted(&mut self, wanted: bool) {
+        self.evictions.set_wanted(wanted);
+    }
+
+    /// What was evicted since the last call, and how many more did not fit.
+    pub fn take_evicted(&mut self) -> (Vec<Evicted>, u64) {
+        self.evictions.take()
     }
 
     /// The most that an item takes from the budget, for a value of this size.
@@ -288,6 +371,22 @@ impl Store {
         let id = self.find(key)?;
         if self.is_live(self.slots.at(id), now) {
             return Some(id);
+        }
+        self.reclaim(id);
+        None
+    }
+
+    /// As `find_live`, and counts why a read finds nothing.
+    fn find_wanted(&mut self, key: Key<'_>, now: Now) -> Option<SlotId> {
+        let id = self.find(key)?;
+        let slot = self.slots.at(id);
+        if self.is_live(slot, now) {
+            return Some(id);
+        }
+        if slot.version < self.floor {
+            self.counts.get_flushed += 1;
+        } else {
+            self.counts.get_expired += 1;
         }
         self.reclaim(id);
         None
@@ -361,8 +460,7 @@ impl Store {
             return false;
         };
         if self.is_live(self.slots.at(id), now) {
-            self.counts.evictions += 1;
-            self.counts.evicted_unfetched += u64::from(!self.slots.at(id).fetched);
+            self.note_eviction(id, now);
             self.remove(id);
         } else {
             self.reclaim(id);
@@ -370,8 +468,23 @@ impl Store {
         true
     }
 
+    fn note_eviction(&mut self, id: SlotId, now: Now) {
+        let slot = self.slots.at(id);
+        let item = item(slot, now);
+        self.has_evicted = true;
+        self.counts.evictions += 1;
+        self.counts.evicted_unfetched += u64::from(!item.was_fetched);
+        self.counts.evicted_with_end += u64::from(item.deadline != Deadline::NEVER);
+        self.counts.evicted_idle_s = u64::from(item.idle_s);
+        self.evictions.add(slot.key(), item);
+    }
+
     fn reclaim(&mut self, id: SlotId) {
-        self.counts.expired += 1;
+        self.counts.reclaimed += 1;
+        self.remove_ended(id);
+    }
+
+    fn remove_ended(&mut self, id: SlotId) {
         self.counts.expired_unfetched += u64::from(!self.slots.at(id).fetched);
         self.remove(id);
     }

@@ -202,3 +202,74 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_read_that_finds_nothing_says_why() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(1 << 20, true);
+    let mut ending = put("k", b"v", versions.next(None));
+    if let Change::Put { deadline, .. } = &mut ending.change {
+        *deadline = Deadline::from_exptime(10, at(0));
+    }
+    store.apply(&ending, at(0));
+    assert_eq!(value(&mut store, "k", at(10_000)), None);
+    store.apply(&put("k", b"v", versions.next(None)), at(0));
+    store.set_floor(versions.next(None));
+    assert_eq!(value(&mut store, "k", at(0)), None);
+    assert_eq!(value(&mut store, "k", at(0)), None, "by now it is only absent");
+    let counts = store.counts();
+    assert_eq!((counts.get_expired, counts.get_flushed), (1, 1));
+}
+
+#[test]
+fn evicted_items_are_remembered_only_when_somebody_asks() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(64 << 10, true);
+    let mut fill = |store: &mut Store| {
+        for n in 0..200 {
+            store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
+        }
+    };
+    fill(&mut store);
+    assert_eq!(store.take_evicted(), (Vec::new(), 0));
+    store.remember_evicted(true);
+    fill(&mut store);
+    fill(&mut store);
+    let (evicted, forgotten) = store.take_evicted();
+    assert_eq!(evicted.len(), 256, "bounded");
+    assert_eq!(forgotten, 400 - 256);
+    assert_eq!(evicted[0].size, 1024);
+}
+
+#[test]
+fn walking_and_sweeping_in_pieces_meets_every_item() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(1 << 20, true);
+    for n in 0..100 {
+        store.apply(&put(&format!("k{n}"), b"v", versions.next(None)), at(0));
+    }
+    let (mut seen, mut cursor) = (0, Some(0));
+    while let Some(from) = cursor {
+        cursor = store.walk(from, 7, at(0), |_, _| seen += 1);
+    }
+    assert_eq!(seen, 100);
+    store.set_floor(versions.next(None));
+    let mut cursor = Some(0);
+    while let Some(from) = cursor {
+        cursor = store.sweep_from(from, 7, at(0));
+    }
+    let counts = store.counts();
+    assert_eq!((counts.items, counts.swept, counts.sweep_checked), (0, 100, 100));
+}
+
+#[test]
+fn a_lowered_limit_is_kept_to_by_evicting() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(256 << 10, true);
+    for n in 0..100 {
+        store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
+    }
+    store.budget.set_limit(64 << 10);
+    assert_eq!(store.apply(&put("new", &[b'x'; 1024], versions.next(None)), at(0)), Applied::Done);
+    assert!(store.budget.used() <= 64 << 10);
+}

@@ -75,6 +75,7 @@ fn replies(input: &[u8], piece: usize) -> Vec<u8> {
             let (used, step) = session.advance(&node, &buffer, now, &mut out, &mut host);
             buffer.drain(..used);
             match step {
+                Step::Watch => break,
                 Step::Read(wants) => {
                     assert!(wants <= ITEM_MAX + LINE_MAX, "a connection wants {wants} bytes");
                     break;
@@ -106,7 +107,7 @@ pub(crate) fn parser(data: &[u8]) {
         let (used, more) = match parser.next(rest) {
             Parsed::Request { used, .. } | Parsed::Failed { used, .. } => (used, used > 0),
             Parsed::Incomplete { used, .. } => (used, used > 0),
-            Parsed::Close { .. } => return,
+            Parsed::Binary(_) | Parsed::Close { .. } => return,
         };
         assert!(used <= rest.len(), "used {used} of {} bytes", rest.len());
         rest = &rest[used..];

@@ -1,0 +1,116 @@
+//! Walks over all items on behalf of one client, piece by piece: `lru_crawler crawl`, `metadump`
+//! and `mgdump`.
+//!
+//! A piece is a bounded number of slots under one shard's lock; between pieces nothing is held,
+//! so a dump of millions of items delays nobody and needs memory for one buffer of output.
+
+use super::Node;
+use super::observe::Encoded;
+use super::report;
+use crate::key::{Key, LANES};
+use crate::protocol::Classes;
+use crate::protocol::reply;
+use crate::store::Item;
+use crate::time::Now;
+
+/// Slots of one piece: a few microseconds under the lock.
+const PIECE_SLOTS: u32 = 256;
+/// After this many pieces others have their turn, also when there was nothing to show.
+const PIECES_MAX: usize = 64;
+
+/// How far a walk has come.
+#[derive(Debug)]
+pub(super) struct Dump {
+    kind: Kind,
+    lane: usize,
+    cursor: u32,
+}
+
+/// What a walk does with the items it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Frees those that are over.
+    Sweep,
+    /// A line about each.
+    Metadump,
+    /// An `mg` command for each.
+    Mgdump,
+}
+
+impl Dump {
+    /// A walk over these classes; all our items are of one class.
+    pub(super) fn new(kind: Kind, classes: Classes) -> Self {
+        let lane = if classes.has(report::CLASS) { 0 } else { LANES };
+        Self { kind, lane, cursor: 0 }
+    }
+
+    /// Goes on until it is over or `out` has `enough`; says whether it is over.
+    pub(super) fn advance<W>(
+        &mut self,
+        node: &Node<W>,
+        now: Now,
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> bool {
+        for _ in 0..PIECES_MAX {
+            if self.lane == LANES {
+                out.extend_from_slice(self.end());
+                return true;
+            }
+            if out.len() >= enough {
+                return false;
+            }
+            self.piece(node, now, out);
+        }
+        false
+    }
+
+    fn piece<W>(&mut self, node: &Node<W>, now: Now, out: &mut Vec<u8>) {
+        let mut shard = node.shards[self.lane].lock();
+        let store = shard.store();
+        let next = match self.kind {
+            Kind::Sweep => store.sweep_from(self.cursor, PIECE_SLOTS, now),
+            Kind::Metadump => store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
+                metadump_line(key, item, now, out);
+            }),
+            Kind::Mgdump => store.walk(self.cursor, PIECE_SLOTS, now, |key, _| {
+                mgdump_line(key, out);
+            }),
+        };
+        match next {
+            Some(cursor) => self.cursor = cursor,
+            None => (self.lane, self.cursor) = (self.lane + 1, 0),
+        }
+    }
+
+    fn end(&self) -> &'static [u8] {
+        match self.kind {
+            Kind::Sweep => reply::OK,
+            Kind::Metadump => reply::END,
+            Kind::Mgdump => reply::EN,
+        }
+    }
+}
+
+fn metadump_line(key: Key<'_>, item: Item<'_>, now: Now, out: &mut Vec<u8>) {
+    reply::print(
+        out,
+        format_args!(
+            "key={} exp={} la={} cas={} fetch={} cls={} size={} flags={}\n",
+            Encoded(key.bytes()),
+            report::end_s(item.deadline, now).unwrap_or(-1),
+            now.wall_s - i64::from(item.idle_s),
+            item.cas,
+            if item.was_fetched { "yes" } else { "no" },
+            report::CLASS,
+            crate::protocol::item_size(key, item.value.len()),
+            item.flags
+        ),
+    );
+}
+
+fn mgdump_line(key: Key<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"mg ");
+    out.extend_from_slice(key.bytes());
+    out.extend_from_slice(b"\r\n");
+}

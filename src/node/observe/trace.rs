@@ -1,0 +1,128 @@
+//! A mutation that somebody looks at: what it was about, kept until its outcome is known.
+
+use super::{Encoded, Observers, Read};
+use crate::key::Key;
+use crate::protocol::Events;
+use crate::record::{Mutation, Outcome, StoreMode};
+use crate::time::Now;
+
+/// See the module. Made only when somebody looks, so it may allocate.
+#[derive(Debug)]
+pub(in crate::node) struct Trace {
+    key: Box<[u8]>,
+    kind: Kind,
+    /// When the command came.
+    now: Now,
+    /// Of the client.
+    descriptor: i32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Store { command: &'static str, ttl_s: u64, size: usize },
+    Delete,
+    Fetch,
+}
+
+/// What a mutation can be seen as.
+const TRACED: Events =
+    Events::MUTATIONS.and(Events::DELETIONS).and(Events::FETCHERS).and(Events::DETAIL);
+
+impl Trace {
+    /// `None` when nobody looks, or at something that is not shown.
+    pub(in crate::node) fn of(
+        observers: &Observers,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        descriptor: i32,
+        now: Now,
+    ) -> Option<Box<Self>> {
+        if !observers.wants(TRACED) {
+            return None;
+        }
+        let kind = kind(mutation, now)?;
+        Some(Box::new(Self { key: key.bytes().into(), kind, now, descriptor }))
+    }
+
+    /// Shows and counts what became of it.
+    pub(in crate::node) fn finish(self, observers: &Observers, outcome: &Outcome) {
+        let Self { key, kind, now, descriptor } = self;
+        match kind {
+            Kind::Store { command, ttl_s, size } => {
+                observers.count(&key, |counts| counts.sets += 1);
+                let (status, class) = match outcome {
+                    Outcome::Stored { .. } => ("stored", super::super::report::CLASS),
+                    other => (status(other), 0),
+                };
+                observers.log(
+                    Events::MUTATIONS,
+                    now,
+                    format_args!(
+                        "type=item_store key={} status={status} cmd={command} ttl={ttl_s} clsid={class} cfd={descriptor} size={size}",
+                        Encoded(&key)
+                    ),
+                );
+            }
+            Kind::Delete => {
+                observers.count(&key, |counts| counts.deletes += 1);
+                if *outcome == Outcome::Deleted {
+                    // How large it was is known to its owner only.
+                    observers.log(
+                        Events::DELETIONS,
+                        now,
+                        format_args!(
+                            "type=deleted key={} cmd=delete clsid={} size=0",
+                            Encoded(&key),
+                            super::super::report::CLASS
+                        ),
+                    );
+                }
+            }
+            Kind::Fetch => {
+                if let Some(key) = Key::new(&key) {
+                    observers.read(Read { key, found: found(outcome), descriptor }, now);
+                }
+            }
+        }
+    }
+}
+
+fn kind(mutation: &Mutation<&[u8]>, now: Now) -> Option<Kind> {
+    match mutation {
+        Mutation::Store { mode, deadline, terms, value, .. } => Some(Kind::Store {
+            command: if terms.compare.is_some() { "cas" } else { command(*mode) },
+            ttl_s: deadline.remaining_s(now).unwrap_or_default(),
+            size: value.len(),
+        }),
+        Mutation::Delete { .. } => Some(Kind::Delete),
+        Mutation::Fetch { .. } => Some(Kind::Fetch),
+        Mutation::Count { .. } | Mutation::Touch { .. } => None,
+    }
+}
+
+fn command(mode: StoreMode) -> &'static str {
+    match mode {
+        StoreMode::Set => "set",
+        StoreMode::Add => "add",
+        StoreMode::Replace => "replace",
+        StoreMode::Append => "append",
+        StoreMode::Prepend => "prepend",
+    }
+}
+
+fn status(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Exists => "exists",
+        Outcome::NotFound => "not_found",
+        Outcome::TooLarge => "too_large",
+        Outcome::NoMemory => "no_memory",
+        _ => "not_stored",
+    }
+}
+
+fn found(outcome: &Outcome) -> Option<usize> {
+    match outcome {
+        Outcome::Item(item) => Some(item.value.len()),
+        _ => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! `stats`: what the node has counted and what it holds, under memcached's names.
+
+mod classes;
+mod connections;
+mod general;
+
+use std::sync::atomic::Ordering;
+
+use super::commands::{Context, Executed};
+use super::{Node, settings_report};
+use crate::protocol::reply;
+use crate::protocol::{Detail, Events, Topic};
+use crate::replication::{Member, View};
+use crate::stats::Totals;
+use crate::store::Counts;
+use crate::time::{Deadline, Now};
+
+/// The store has one class for all items; this is its number, wherever memcached shows one.
+pub(super) const CLASS: u32 = 1;
+
+impl<W, H> Context<'_, W, H> {
+    pub(super) fn stats(&mut self, topic: Topic) -> Executed<'static> {
+        let (node, now, out) = (self.node, self.now, &mut *self.out);
+        match topic {
+            Topic::General => general::write(node, now, out),
+            Topic::Items => classes::items(node, now, out),
+            Topic::Slabs => classes::slabs(node, out),
+            // Sizes are not counted; memcached's track_sizes is off by default too.
+            Topic::Sizes => reply::stat(out, "sizes_status", "disabled"),
+            Topic::Settings => settings(node, out),
+            Topic::Connections => connections::write(node, now, out),
+            Topic::Replication => replication(node, now, out),
+            Topic::Detail(Detail::Dump) => node.observers.dump_prefixes(out),
+            Topic::Detail(detail) => {
+                node.observers.set_detail(detail == Detail::On);
+                return self.reply(reply::OK);
+            }
+            Topic::Reset => {
+                reset(node);
+                return self.reply(reply::RESET);
+            }
+            Topic::Cachedump { .. } | Topic::BadCachedump(_)
+                if !node.options.settings.dump_enabled =>
+            {
+                return self.reply(reply::CACHEDUMP_OFF);
+            }
+            Topic::BadCachedump(line) => return self.reply(line),
+            Topic::Cachedump { class, limit } => classes::cachedump(node, class, limit, now, out),
+        }
+        self.reply(reply::END)
+    }
+}
+
+fn reset<W>(node: &Node<W>) {
+    node.counters.iter().for_each(|counters| counters.reset());
+    node.shards.iter().for_each(|shard| shard.lock().store().reset_counts());
+    node.observers.reset();
+}
+
+/// As they are now: operators may have changed some of them since the start.
+fn settings<W>(node: &Node<W>, out: &mut Vec<u8>) {
+    let mut settings = node.options.settings.clone();
+    settings.memory = node.budget.limit();
+    settings.detail_enabled = node.observers.wants(Events::DETAIL);
+    settings.tuning.lru_crawler = node.crawler.is_on.load(Ordering::Relaxed);
+    settings_report::settings(&settings, out);
+}
+
+fn totals<W>(node: &Node<W>) -> Totals {
+    let mut totals = Totals::default();
+    node.counters.iter().for_each(|counters| totals.add(counters));
+    totals
+}
+
+fn held<W>(node: &Node<W>) -> Counts {
+    let mut sum = Counts::default();
+    for shard in &node.shards {
+        let counts = shard.lock().store().counts();
+        sum.items += counts.items;
+        sum.bytes += counts.bytes;
+        sum.total_items += counts.total_items;
+        sum.evictions += counts.evictions;
+        sum.evicted_unfetched += counts.evicted_unfetched;
+        sum.evicted_with_end += counts.evicted_with_end;
+        sum.evicted_idle_s = sum.evicted_idle_s.max(counts.evicted_idle_s);
+        sum.reclaimed += counts.reclaimed;
+        sum.swept += counts.swept;
+        sum.sweep_checked += counts.sweep_checked;
+        sum.expired_unfetched += counts.expired_unfetched;
+        sum.get_expired += counts.get_expired;
+        sum.get_flushed += counts.get_flushed;
+    }
+    sum
+}
+
+/// Bytes of the items as memcached counts them: with what each costs beside key and value.
+fn item_bytes(held: &Counts) -> u64 {
+    held.bytes + held.items * crate::protocol::ITEM_OVERHEAD as u64
+}
+
+/// When an item ends, in seconds since 1970 as this host believes; `None` for never.
+pub(super) fn end_s(deadline: Deadline, now: Now) -> Option<i64> {
+    deadline.remaining_s(now).map(|remaining_s| now.wall_s + remaining_s as i64)
+}
+
+fn replication<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
+    let View { epoch, generation, members, learners, .. } = node.view();
+    let names = |list: &[Member]| {
+        let names: Vec<&str> = list.iter().map(|member| &*member.name).collect();
+        names.join(",")
+    };
+    reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
+    reply::stat(out, "node_name", &node.options.me.name);
+    reply::stat(out, "state", if node.is_serving() { "member" } else { "joining" });
+    reply::stat(out, "epoch", epoch.0);
+    reply::stat(out, "generation", generation.0);
+    reply::stat(out, "members", names(&members));
+    reply::stat(out, "learners", names(&learners));
+    reply::stat(out, "cluster_time_ms", now.cluster.0);
+}
+
+#[cfg(test)]
+mod tests;
