@@ -241,8 +241,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         match key.and_then(Key::new) {
             Some(key) => self.mutate(Verb::Oversize, key, &DELETE, form),
             None => {
-                let pending = Pending { verb: Verb::Oversize, form };
-                pending.answer(&Outcome::NotStored, self.counters, self.out);
+                let pending = Pending { verb: Verb::Oversize, form, trace: None };
+                pending.answer(&Outcome::NotStored, self.node, self.counters, self.out);
                 Executed::Done
             }
         }

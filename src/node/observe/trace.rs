@@ -114,7 +114,6 @@ fn status(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Exists => "exists",
         Outcome::NotFound => "not_found",
-        Outcome::TooLarge => "too_large",
         Outcome::NoMemory => "no_memory",
         _ => "not_stored",
     }
