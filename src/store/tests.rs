@@ -273,3 +273,16 @@ fn a_lowered_limit_is_kept_to_by_evicting() {
     assert_eq!(store.apply(&put("new", &[b'x'; 1024], versions.next(None)), at(0)), Applied::Done);
     assert!(store.budget.used() <= 64 << 10);
 }
+
+#[test]
+fn that_it_has_evicted_is_not_forgotten_with_the_counts() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(64 << 10, true);
+    assert!(!store.has_evicted());
+    for n in 0..200 {
+        store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
+    }
+    store.reset_counts();
+    assert_eq!(store.counts().evictions, 0);
+    assert!(store.has_evicted());
+}

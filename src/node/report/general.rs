@@ -16,7 +16,7 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     let held = super::held(node);
     process(node, now, out);
     connections(node, &totals, out);
-    commands(&totals, &held, out);
+    commands(node, &totals, &held, out);
     traffic(node, &totals, out);
     hash(node, out);
     movers(node, out);
@@ -65,7 +65,7 @@ fn connections<W>(node: &Node<W>, totals: &Totals, out: &mut Vec<u8>) {
     );
 }
 
-fn commands(totals: &Totals, held: &Counts, out: &mut Vec<u8>) {
+fn commands<W>(node: &Node<W>, totals: &Totals, held: &Counts, out: &mut Vec<u8>) {
     lines(
         out,
         &[
@@ -95,6 +95,9 @@ fn commands(totals: &Totals, held: &Counts, out: &mut Vec<u8>) {
             ("auth_errors", totals.auth_errors),
         ],
     );
+    if node.options.settings.idle_timeout_s > 0 {
+        lines(out, &[("idle_kicks", totals.idle_kicks)]);
+    }
 }
 
 fn traffic<W>(node: &Node<W>, totals: &Totals, out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use crate::key::Key;
 use crate::node::tests::{Alone, Single};
-use crate::node::{Ending, Endpoint, Session, Socket};
+use crate::node::{Credentials, Ending, Endpoint, Session, Socket};
 use crate::settings::{Settings, Tuning};
 
 /// The lines of `STAT name value`, in their order.
@@ -349,4 +349,67 @@ fn a_binary_client_is_refused_in_its_own_protocol() {
         assert_eq!(reply[12..16], [1, 2, 3, 4]);
         assert_eq!(reply.len(), 24 + usize::from(reply[11]));
     }
+}
+
+#[test]
+fn settings_show_what_operators_have_changed() {
+    let single = Single::new(true);
+    single.says("cache_memlimit 16\r\nstats detail on\r\nlru_crawler disable\r\n");
+    let text = single.says("stats settings\r\n");
+    for (name, value) in
+        [("maxbytes", "16777216"), ("detail_enabled", "yes"), ("lru_crawler", "no")]
+    {
+        assert_eq!(stat(&text, name), value, "{name}");
+    }
+}
+
+#[test]
+fn idle_kicks_are_shown_where_there_can_be_any() {
+    assert!(!Single::new(true).says("stats\r\n").contains("idle_kicks"));
+    let single = Single::with(Settings { idle_timeout_s: 5, ..Settings::default() });
+    assert_eq!(stat(&single.says("stats\r\n"), "idle_kicks"), "0");
+}
+
+#[test]
+fn meta_commands_are_watched_as_what_they_do() {
+    let single = Single::new(true);
+    let mut watcher = Session::new(0, 1 << 20);
+    single.says_in(&mut watcher, "watch fetchers mutations deletions\r\n");
+    single.says("mg k v\r\nms k 1\r\na\r\nmg k T60\r\nms k 1 C1\r\nb\r\nmd k\r\n");
+    let seen = single.says_in(&mut watcher, "\r\n");
+    let word = |line: &str, name: &str| {
+        let found = line.split(' ').find_map(|word| word.strip_prefix(name));
+        found.unwrap_or_default().to_owned()
+    };
+    let seen: Vec<String> = seen
+        .lines()
+        .map(|line| format!("{} {}", word(line, "type="), word(line, "status=")))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "item_get not_found",
+            "item_get not_found",
+            "item_store stored",
+            "item_get found",
+            "item_get found",
+            "item_store exists",
+            "item_get found",
+            "deleted ",
+        ]
+    );
+}
+
+#[test]
+fn an_opened_session_has_to_log_in_before_anything_else() {
+    let settings = Settings { auth_file: Some("users".into()), ..Settings::default() };
+    let single = Single::with(settings);
+    single.node.set_credentials(Some(Credentials::parse(b"me:secret").unwrap()));
+    let mut session = single.node.open(0, socket(5), single.now());
+    for input in ["get k", "stats", "watch", "lru_crawler metadump all"] {
+        let says = single.says_in(&mut session, &format!("{input}\r\n"));
+        assert_eq!(says, "CLIENT_ERROR unauthenticated\r\n", "{input}");
+    }
+    assert_eq!(single.says_in(&mut session, "set x 0 0 9\r\nme secret\r\n"), "STORED\r\n");
+    assert_eq!(single.says_in(&mut session, "get k\r\n"), "END\r\n");
 }
