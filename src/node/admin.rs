@@ -28,6 +28,7 @@ impl<W, H> Context<'_, W, H> {
             }
             Crawl::Enable => self.reply(reply::OK),
             _ if !crawler.is_on.load(Ordering::Relaxed) => self.reply(reply::CRAWLER_OFF),
+            Crawl::Sweep(Classes::Hash) => self.reply(reply::CRAWL_FAILED),
             Crawl::Sweep(classes) => self.start(Kind::Sweep, classes),
             Crawl::Metadump(classes) => {
                 match self.refuse_stream(reply::METADUMP_OFF, reply::METADUMP_PIPELINED) {

@@ -4,9 +4,9 @@
 //! A piece is a bounded number of slots under one shard's lock; between pieces nothing is held,
 //! so a dump of millions of items delays nobody and needs memory for one buffer of output.
 
-use super::Node;
 use super::observe::Encoded;
 use super::report;
+use super::{Node, meta};
 use crate::key::{Key, LANES};
 use crate::protocol::Classes;
 use crate::protocol::reply;
@@ -73,8 +73,8 @@ impl Dump {
             Kind::Metadump => store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
                 metadump_line(key, item, now, out);
             }),
-            Kind::Mgdump => store.walk(self.cursor, PIECE_SLOTS, now, |key, _| {
-                mgdump_line(key, out);
+            Kind::Mgdump => store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
+                mgdump_line(key, item, out);
             }),
         };
         match next {
@@ -96,7 +96,7 @@ fn metadump_line(key: Key<'_>, item: Item<'_>, now: Now, out: &mut Vec<u8>) {
     reply::print(
         out,
         format_args!(
-            "key={} exp={} la={} cas={} fetch={} cls={} size={} flags={}\n",
+            "key={} exp={} la={} cas={} fetch={} cls={} size={} flags={} \n",
             Encoded(key.bytes()),
             report::end_s(item.deadline, now).unwrap_or(-1),
             now.wall_s - i64::from(item.idle_s),
@@ -109,8 +109,9 @@ fn metadump_line(key: Key<'_>, item: Item<'_>, now: Now, out: &mut Vec<u8>) {
     );
 }
 
-fn mgdump_line(key: Key<'_>, out: &mut Vec<u8>) {
+fn mgdump_line(key: Key<'_>, item: Item<'_>, out: &mut Vec<u8>) {
+    let is_binary = item.marks.has_binary_key;
     out.extend_from_slice(b"mg ");
-    out.extend_from_slice(key.bytes());
-    out.extend_from_slice(b"\r\n");
+    meta::write_key(out, key, is_binary);
+    out.extend_from_slice(if is_binary { b" b\r\n" } else { b"\r\n" });
 }

@@ -374,7 +374,7 @@ fn write_key_flag(out: &mut Vec<u8>, key: Key<'_>, is_binary: bool) {
 /// Four bytes of base64 for each three of the longest key.
 const ENCODED_MAX: usize = 336;
 
-fn write_key(out: &mut Vec<u8>, key: Key<'_>, is_binary: bool) {
+pub(super) fn write_key(out: &mut Vec<u8>, key: Key<'_>, is_binary: bool) {
     if !is_binary {
         return out.extend_from_slice(key.bytes());
     }

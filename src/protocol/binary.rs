@@ -14,7 +14,7 @@ pub(super) const HEADER: usize = 24;
 
 const RESPONSE_MAGIC: u8 = 0x81;
 const UNKNOWN_COMMAND: u16 = 0x0081;
-const TEXT: &[u8] = b"Unknown command: only the text protocol is spoken here";
+const TEXT: &[u8] = b"Unknown command";
 
 /// A request that will not be served; what is needed to say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,8 +18,12 @@ pub const BAD_LINE: &[u8] = b"CLIENT_ERROR bad command line\r\n";
 pub const ILLEGAL_CLASS: &[u8] = b"CLIENT_ERROR Illegal slab id\r\n";
 /// `stats detail` without a verb.
 pub const DETAIL_USAGE: &[u8] = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n";
+/// `stats detail` where dumps are off.
+pub const DETAIL_OFF: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
 /// `stats cachedump` where dumps are off.
 pub const CACHEDUMP_OFF: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
+/// `lru_crawler crawl hash`: memcached can't either.
+pub const CRAWL_FAILED: &[u8] = b"ERROR an unknown error happened\r\n";
 /// `lru_crawler metadump` where dumps are off.
 pub const METADUMP_OFF: &[u8] = b"ERROR metadump not allowed\r\n";
 /// `lru_crawler mgdump` where dumps are off.

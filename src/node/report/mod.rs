@@ -30,6 +30,9 @@ impl<W, H> Context<'_, W, H> {
             Topic::Settings => settings(node, out),
             Topic::Connections => connections::write(node, now, out),
             Topic::Replication => replication(node, now, out),
+            Topic::Detail(_) if !node.options.settings.dump_enabled => {
+                return self.reply(reply::DETAIL_OFF);
+            }
             Topic::Detail(Detail::Dump) => node.observers.dump_prefixes(out),
             Topic::Detail(detail) => {
                 node.observers.set_detail(detail == Detail::On);

@@ -200,7 +200,7 @@ fn a_metadump_shows_every_item_in_bounded_pieces() {
     let (start, end) = line.split_once(" cas=").unwrap();
     assert_eq!(start, format!("key=key%3A0 exp=-1 la={}", single.now().wall_s));
     let size = crate::protocol::item_size(Key::new(b"key:0").unwrap(), 1);
-    assert!(end.ends_with(&format!(" fetch=yes cls=1 size={size} flags=7")), "{end}");
+    assert!(end.ends_with(&format!(" fetch=yes cls=1 size={size} flags=7 ")), "{end}");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn evictions_can_be_watched() {
     let seen = single.says_in(&mut watcher, "\r\n");
     let line = "type=eviction key=k0 fetch=no ttl=-1 la=0 clsid=1 size=500000";
     assert!(seen.contains(line), "{seen}");
-    let evictions = stat(&single.says("stats\r\n"), "evictions").parse().unwrap();
+    let evictions: usize = stat(&single.says("stats\r\n"), "evictions").parse().unwrap();
     assert_eq!(seen.lines().count(), evictions);
 }
 
