@@ -161,7 +161,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 let read = Read { key, found, descriptor: self.descriptor };
                 self.node.observers.read(read, self.now);
             }
-            if found.is_some() && self.out.len() >= OUTPUT_MAX {
+            // With no key left, END goes out with the last value.
+            if found.is_some() && self.out.len() >= OUTPUT_MAX && keys.clone().next().is_some() {
                 executed = Executed::Paused(keys.clone(), form);
                 break;
             }

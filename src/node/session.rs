@@ -138,7 +138,7 @@ impl Session {
                     self.mode = Mode::Commands;
                 }
             }
-            if out.len() >= OUTPUT_MAX {
+            if out.len() >= OUTPUT_MAX && done < input.len() {
                 return (done, Step::Write);
             }
             match self.parser.next(&input[done..]) {
