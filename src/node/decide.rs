@@ -342,4 +342,35 @@ mod tests {
             assert_eq!(number(text), None, "{text:?}");
         }
     }
+
+    #[test]
+    fn a_delete_of_what_was_evicted_here_still_goes_to_the_others() {
+        use std::sync::Arc;
+
+        use crate::store::{Budget, Options};
+
+        let budget = Arc::new(Budget::new(64 << 10));
+        let mut store = Store::new(Options { evict: true, seed: 1 }, budget);
+        let mut versions = Versions::new(crate::version::Epoch(1), 0);
+        let (now, terms, value) = (Now::default(), Terms::default(), [0; 1000]);
+        let set = Mutation::Store {
+            mode: StoreMode::Set,
+            flags: 0,
+            deadline: Deadline::NEVER,
+            terms,
+            value: &value[..],
+        };
+        let delete = Mutation::Delete { terms, empty: None };
+        let mut run = |name: &str, mutation: &Mutation<&[u8]>| {
+            let (mut scratch, key) = (Vec::new(), Key::new(name.as_bytes()).unwrap());
+            let decided =
+                decide(&mut store, &mut scratch, key, mutation, &mut versions, 1 << 20, now);
+            (decided.outcome, decided.record.is_some())
+        };
+        assert_eq!(run("none", &delete), (Outcome::NotFound, false));
+        for n in 0..100 {
+            run(&n.to_string(), &set);
+        }
+        assert_eq!(run("0", &delete), (Outcome::NotFound, true));
+    }
 }

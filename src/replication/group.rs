@@ -565,3 +565,120 @@ impl<W> Group<W> {
         self.options.me.incarnation
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens; the tests look at the view.
+    struct Unheard;
+
+    impl Outside<()> for Unheard {
+        fn send(&mut self, _: Incarnation, _: Message) {}
+
+        fn answer(&mut self, (): (), _: Outcome) {}
+
+        fn still_waits(&self, (): &()) -> bool {
+            true
+        }
+    }
+
+    fn node(n: u64) -> Member {
+        Member { name: format!("n{n}").into(), incarnation: Incarnation(n) }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { local: Millis(ms), cluster: Millis(1_000_000 + ms), wall_s: 0 }
+    }
+
+    /// n1, linked with the others of three, who are all linked with each other.
+    fn first_of(others: &[u64]) -> Group<()> {
+        let mut group = Group::new(GroupOptions {
+            me: node(1),
+            peers: vec!["n2".into(), "n3".into()],
+            boot_wait_ms: 1000,
+            first_epoch: Epoch(100),
+        });
+        group.tick(at(0), &mut Unheard);
+        for &other in others {
+            group.link_up(&node(other), Epoch(0), at(0), &mut Unheard);
+        }
+        for &other in others {
+            let links = others.iter().copied().filter(|&n| n != other).chain([1]);
+            says_links(&mut group, other, &links.collect::<Vec<_>>(), at(0));
+        }
+        group.tick(at(1000), &mut Unheard);
+        assert_eq!(group.view().members.len(), others.len() + 1);
+        group
+    }
+
+    fn says_links(group: &mut Group<()>, from: u64, links: &[u64], now: Now) {
+        let links = links.iter().map(|&n| Incarnation(n)).collect();
+        group.receive(Incarnation(from), Message::Links(links), now, &mut Unheard);
+    }
+
+    fn says_view(group: &mut Group<()>, from: u64, view: View) {
+        let announcement = Announcement { view, cluster: Millis(0) };
+        group.receive(Incarnation(from), Message::View(announcement), at(1000), &mut Unheard);
+    }
+
+    fn alone(n: u64, epoch: u32) -> View {
+        let (epoch, members) = (Epoch(epoch), vec![node(n)]);
+        View { epoch, generation: epoch, members, ..View::default() }
+    }
+
+    #[test]
+    fn a_node_that_came_up_alone_does_not_make_a_larger_group_give_up() {
+        let mut group = first_of(&[2]);
+        group.link_up(&node(3), Epoch(5000), at(1000), &mut Unheard);
+        says_view(&mut group, 3, alone(3, 5000));
+        assert!(group.view().has_member(Incarnation(1)) && group.view().has_member(Incarnation(2)));
+        assert!(group.view().epoch > Epoch(5000), "raised, so that the lone node follows");
+    }
+
+    #[test]
+    fn a_lone_node_follows_a_larger_group() {
+        let mut group = first_of(&[]);
+        group.link_up(&node(2), Epoch(5000), at(1000), &mut Unheard);
+        let members = vec![node(2), node(3)];
+        says_view(&mut group, 2, View { members, ..alone(2, 5000) });
+        assert_eq!(group.view().epoch, Epoch(5000));
+        assert!(!group.is_serving());
+    }
+
+    #[test]
+    fn a_flush_asked_in_an_older_view_is_not_carried_out() {
+        let mut group = first_of(&[2]);
+        let (epoch, floor) = (group.view().epoch, group.view().floor);
+        let late = FlushAll { id: 1, epoch: Epoch(epoch.0 - 1), at: None };
+        group.receive(Incarnation(2), Message::FlushAll(late), at(2000), &mut Unheard);
+        assert_eq!(group.view().floor, floor);
+        let timely = FlushAll { id: 2, epoch, at: None };
+        group.receive(Incarnation(2), Message::FlushAll(timely), at(2000), &mut Unheard);
+        assert!(group.view().floor > floor);
+    }
+
+    #[test]
+    fn a_torn_link_is_believed_after_a_while_and_costs_a_view_when_it_heals() {
+        let mut group = first_of(&[2, 3]);
+        let before = group.view().epoch;
+        says_links(&mut group, 2, &[1], at(2000));
+        group.tick(at(2000 + TORN_WAIT_MS - 1), &mut Unheard);
+        assert_eq!(group.view().epoch, before, "the one that reports may be the one that lives");
+        says_links(&mut group, 2, &[1, 3], at(2600));
+        assert!(group.view().epoch > before, "what was lost on the link is begun anew");
+        says_links(&mut group, 2, &[1], at(3000));
+        group.tick(at(3000 + TORN_WAIT_MS), &mut Unheard);
+        assert!(!group.view().has_member(Incarnation(3)));
+    }
+
+    #[test]
+    fn epochs_of_two_deciders_are_never_equal() {
+        let mut group = first_of(&[2]);
+        let mut rank = || {
+            group.epoch_seen = Epoch(group.epoch_seen.0 + 1);
+            group.next_epoch().0 % RANKS
+        };
+        assert!((0..20).all(|_| rank() == 0), "n1 has rank 0");
+    }
+}
