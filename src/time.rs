@@ -66,6 +66,16 @@ impl Deadline {
         (self != Self::NEVER).then_some(Millis(self.0))
     }
 
+    /// For whoever stores it.
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// What `raw` has given.
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// Whether the item counts as absent.
     pub fn is_past(self, now: Now) -> bool {
         self.0 != 0 && self.0 <= now.cluster.0

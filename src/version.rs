@@ -38,6 +38,11 @@ impl Version {
         self.0
     }
 
+    /// What `get` has given.
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// The epoch it was given in.
     pub fn epoch(self) -> Epoch {
         Epoch((self.0 >> SEQ_BITS) as u32)

@@ -9,6 +9,7 @@ use crate::protocol::reply;
 use crate::protocol::{Events, Keys, Request, Stop, StoreVerb, ValueForm};
 use crate::record::{Direction, Mutation, Outcome, StoreMode, Terms};
 use crate::stats::Counters;
+use crate::store::Value;
 use crate::time::{Deadline, Now};
 
 /// What a command needs to be executed.
@@ -154,7 +155,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             if let Some(item) = shard.get(key, self.now) {
                 hits += 1;
                 found = Some(item.value.len());
-                reply::value(self.out, form, key, item.flags, item.cas, item.value);
+                let value = Shown::Stored(item.value);
+                show_value(self.out, form, key, item.flags, item.cas, value);
             }
             drop(shard);
             if is_seen {
@@ -374,10 +376,49 @@ impl Pending {
 /// An item or nothing, then END if the line is over.
 fn write_value(key: Key<'_>, form: ValueForm, last: bool, outcome: &Outcome, out: &mut Vec<u8>) {
     if let Outcome::Item(item) = outcome {
-        reply::value(out, form, key, item.sight.flags, item.sight.cas, &item.value);
+        let value = Shown::Fetched(&item.value);
+        show_value(out, form, key, item.sight.flags, item.sight.cas, value);
     }
     if last {
         out.extend_from_slice(reply::END);
+    }
+}
+
+fn show_value(
+    out: &mut Vec<u8>,
+    form: ValueForm,
+    key: Key<'_>,
+    flags: u32,
+    cas: u64,
+    value: Shown<'_>,
+) {
+    reply::value_head(out, form, key, flags, cas, value.len());
+    value.append_to(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A value on its way to a client.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    /// From the store, in pieces.
+    Stored(Value<'a>),
+    /// From an outcome.
+    Fetched(&'a [u8]),
+}
+
+impl Shown<'_> {
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Stored(value) => value.len(),
+            Self::Fetched(value) => value.len(),
+        }
+    }
+
+    pub(super) fn append_to(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Stored(value) => value.append_to(out),
+            Self::Fetched(value) => out.extend_from_slice(value),
+        }
     }
 }
 

@@ -145,15 +145,16 @@ impl<'a> Case<'a, '_> {
         if differs(&item, terms.compare) {
             return Verdict::No(Outcome::Exists);
         }
-        let (first, second) = match mode {
-            StoreMode::Prepend => (put.value, item.value),
-            _ => (item.value, put.value),
-        };
-        if first.len() + second.len() > self.item_max {
+        if put.value.len() + item.value.len() > self.item_max {
             return Verdict::No(Outcome::NotStored);
         }
-        self.scratch.extend_from_slice(first);
-        self.scratch.extend_from_slice(second);
+        if mode == StoreMode::Prepend {
+            self.scratch.extend_from_slice(put.value);
+        }
+        item.value.append_to(self.scratch);
+        if mode == StoreMode::Append {
+            self.scratch.extend_from_slice(put.value);
+        }
         let cas = terms.cas.unwrap_or(self.version.get());
         let outcome = Outcome::Stored { cas, size: self.scratch.len() as u32 };
         Verdict::Yes(rewritten(&item, cas, item.deadline, self.scratch), outcome)
@@ -206,7 +207,7 @@ impl<'a> Case<'a, '_> {
         let Some(item) = self.item else {
             return self.begin_count(initial, cas, terms);
         };
-        let Some(before) = number(item.value) else {
+        let Some(before) = number(item.value.start()) else {
             return Verdict::No(Outcome::NotNumeric);
         };
         if differs(&item, terms.compare) {
@@ -265,7 +266,7 @@ impl<'a> Case<'a, '_> {
         sight.deadline = terms.touch.unwrap_or(item.deadline);
         let is_same = marks == item.marks && sight.deadline == item.deadline;
         let deadline = sight.deadline;
-        let outcome = fetched(sight, item.value);
+        let outcome = fetched(sight, item.value.to_vec().into());
         if deadline.is_past(self.now) {
             Verdict::Yes(Change::Delete, outcome)
         } else if is_same {
@@ -284,7 +285,7 @@ impl<'a> Case<'a, '_> {
         let cas = terms.cas.unwrap_or(self.version.get());
         let shown = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
         let sight = Sight { cas, deadline, marks: shown, wins: true, ..Sight::default() };
-        let outcome = fetched(sight, b"");
+        let outcome = fetched(sight, Bytes::new());
         if deadline.is_past(self.now) {
             return Verdict::No(outcome);
         }
@@ -313,8 +314,8 @@ fn rewritten<'a>(
     Change::Put { cas, flags: item.flags, deadline, marks: item.marks, value }
 }
 
-fn fetched(sight: Sight, value: &[u8]) -> Outcome {
-    Outcome::Item(Box::new(Fetched { sight, value: Bytes::copy_from_slice(value) }))
+fn fetched(sight: Sight, value: Bytes) -> Outcome {
+    Outcome::Item(Box::new(Fetched { sight, value }))
 }
 
 /// Spaces, a plus sign, digits, then nothing or a space and anything: what C's strtoull and
@@ -350,7 +351,7 @@ mod tests {
         use crate::store::{Budget, Options};
 
         let budget = Arc::new(Budget::new(64 << 10));
-        let mut store = Store::new(Options { evict: true, seed: 1 }, budget);
+        let mut store = Store::new(Options { evict: true, seed: 1, ..Options::default() }, budget);
         let mut versions = Versions::new(crate::version::Epoch(1), 0);
         let (now, terms, value) = (Now::default(), Terms::default(), [0; 1000]);
         let set = Mutation::Store {

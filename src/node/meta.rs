@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::commands::{Context, Executed, Form, Pending, Verb, count};
+use super::commands::{Context, Executed, Form, Pending, Shown, Verb, count};
 use super::observe::Read;
 use super::{Host, decide};
 use crate::key::Key;
@@ -96,7 +96,15 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         match item {
             Some(item) => {
                 self.counters.get_hits.add(1);
-                hit(self.out, key, flags, &options, &item.sight(), item.value, self.now);
+                hit(
+                    self.out,
+                    key,
+                    flags,
+                    &options,
+                    &item.sight(),
+                    Shown::Stored(item.value),
+                    self.now,
+                );
             }
             None => {
                 self.counters.get_misses.add(1);
@@ -216,7 +224,15 @@ impl MetaForm<'_> {
         let Self { key, flags, options, .. } = self;
         match outcome {
             Outcome::Item(fetched) => {
-                hit(out, key, flags, &options, &fetched.sight, &fetched.value, self.now);
+                hit(
+                    out,
+                    key,
+                    flags,
+                    &options,
+                    &fetched.sight,
+                    Shown::Fetched(&fetched.value),
+                    self.now,
+                );
             }
             Outcome::NotFound if self.verb == MetaVerb::Get => miss(out, key, flags, &options),
             Outcome::Number { value, cas, deadline } => {
@@ -296,7 +312,7 @@ fn hit(
     flags: Flags<'_>,
     options: &MetaOptions,
     sight: &Sight,
-    value: &[u8],
+    value: Shown<'_>,
     now: Now,
 ) {
     // A client that has this very value already need not get it again.
@@ -326,7 +342,7 @@ fn hit(
     }
     out.extend_from_slice(b"\r\n");
     if shows_value {
-        out.extend_from_slice(value);
+        value.append_to(out);
         out.extend_from_slice(b"\r\n");
     }
 }

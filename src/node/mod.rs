@@ -41,7 +41,7 @@ use crate::replication::{
 };
 use crate::settings::Settings;
 use crate::stats::{Counters, Gauges};
-use crate::store::{self, Budget, Store};
+use crate::store::{self, Budget, Segments, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
 
@@ -104,7 +104,7 @@ impl<W> Node<W> {
         let budget = Arc::new(Budget::new(options.settings.memory));
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
-            let store_options = store::Options { evict: options.settings.evict, seed };
+            let store_options = store_options(&options.settings, seed);
             let store = Store::new(store_options, Arc::clone(&budget));
             let incarnation = options.me.incarnation;
             CachePadded::new(Mutex::new(Shard::new(
@@ -300,7 +300,7 @@ impl<W> Node<W> {
     ) -> Option<Outcome> {
         let lane = key.hash().lane();
         if let Mutation::Store { value, .. } = mutation {
-            self.make_room(lane, Store::cost_of(key, value.len()), now);
+            self.make_room(lane, value.len(), now);
         }
         let outcome = self.shards[lane].lock().mutate(key, mutation, now, host);
         if self.observers.wants(Events::EVICTIONS) {
@@ -309,14 +309,17 @@ impl<W> Node<W> {
         outcome
     }
 
-    /// A shard evicts for itself; only when it is empty and the others are full, they have to.
-    fn make_room(&self, lane: usize, bytes: usize, now: Now) {
-        if !self.options.settings.evict || self.budget.free() >= bytes {
+    /// A shard evicts for itself; only where it holds too little for that, the others have to.
+    fn make_room(&self, lane: usize, value_len: usize, now: Now) {
+        let bytes = 2 * value_len + 4 * self.budget.page_size();
+        if !self.options.settings.evict
+            || self.budget.free() >= bytes
+            || self.shards[lane].lock().store().held() >= bytes
+        {
             return;
         }
-        for step in 0..LANES {
-            let made = self.shards[(lane + step) % LANES].lock().make_room(bytes, now);
-            if made {
+        for step in 1..LANES {
+            if self.shards[(lane + step) % LANES].lock().store().give_back(bytes, now) {
                 return;
             }
         }
@@ -384,6 +387,19 @@ impl<W> Node<W> {
         let mut group = self.group.lock();
         events.into_iter().flat_map(|event| group.lane_event(lane, event, now, out)).collect()
     }
+}
+
+fn store_options(settings: &Settings, seed: u64) -> store::Options {
+    let tuning = &settings.tuning;
+    let segments = Segments {
+        is_on: tuning.lru_segmented,
+        hot_pct: tuning.hot_lru_pct,
+        warm_pct: tuning.warm_lru_pct,
+        hot_max_factor: tuning.hot_max_factor,
+        warm_max_factor: tuning.warm_max_factor,
+        temporary_ttl_s: tuning.temporary_lru.then_some(tuning.temporary_ttl_s),
+    };
+    store::Options { evict: settings.evict, seed, segments }
 }
 
 /// Units of ten minutes since 2025-01-01: a group that starts from nothing begins above the

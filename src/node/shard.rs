@@ -93,16 +93,13 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn tick<O: Outside<W>>(&mut self, sweep_slots: usize, now: Now, out: &mut O) {
+        self.store.maintain(now);
         self.store.sweep(sweep_slots, now);
         self.lane.tick(out);
     }
 
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         self.lane.take_events()
-    }
-
-    pub(super) fn make_room(&mut self, bytes: usize, now: Now) -> bool {
-        self.store.make_room(bytes, now)
     }
 
     /// For what needs no rules of memcached: reports, walks, sweeps.
@@ -192,7 +189,7 @@ impl Items for ShardItems<'_> {
 
 fn record_of(key: Key<'_>, item: Item<'_>) -> Record<Bytes> {
     let Item { version, cas, flags, deadline, marks, value, .. } = item;
-    let value = Bytes::copy_from_slice(value);
+    let value = Bytes::from(value.to_vec());
     let change = Change::Put { cas, flags, deadline, marks, value };
     Record { key: Bytes::copy_from_slice(key.bytes()), version, change }
 }

@@ -142,20 +142,25 @@ pub const TOUCHED: &[u8] = b"TOUCHED\r\n";
 pub const RESET: &[u8] = b"RESET\r\n";
 
 /// One found item.
-pub fn value(out: &mut Vec<u8>, form: ValueForm, key: Key<'_>, flags: u32, cas: u64, value: &[u8]) {
+pub fn value_head(
+    out: &mut Vec<u8>,
+    form: ValueForm,
+    key: Key<'_>,
+    flags: u32,
+    cas: u64,
+    len: usize,
+) {
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key.bytes());
     out.push(b' ');
     out.extend_from_slice(digits.format(flags).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(digits.format(value.len()).as_bytes());
+    out.extend_from_slice(digits.format(len).as_bytes());
     if form == ValueForm::WithCas {
         out.push(b' ');
         out.extend_from_slice(digits.format(cas).as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

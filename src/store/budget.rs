@@ -1,18 +1,46 @@
-//! The memory that all shards of a node share: one number that nothing is charged beyond.
+//! The memory that all shards of a node share: one number that nothing is charged beyond, and the
+//! pages that one shard has given back and another may take.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam::queue::SegQueue;
+
+/// Pages are powers of two between these sizes, in bytes.
+const PAGE_MAX: usize = 1 << 20;
+const PAGE_MIN: usize = 2 << 10;
+/// No smaller than this where there is memory for at least `PAGES_FEW` of them.
+const PAGE_SMALL: usize = 16 << 10;
+const PAGES_FEW: usize = 256;
+/// So many pages leave each shard enough for one of each class, half empty, at a cost of some
+/// percent; larger pages would only be cheaper to count.
+const PAGES_WANTED: usize = 16 << 10;
 
 /// `-m`, and how much of it is in use.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
     used: AtomicUsize,
+    page_size: usize,
+    /// Allocated, but not charged: they are handed out before new ones are made.
+    spare: SegQueue<Box<[u8]>>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }
+        let least = (limit / PAGES_FEW).clamp(PAGE_MIN, PAGE_SMALL);
+        let page_size = (limit / PAGES_WANTED).clamp(least, PAGE_MAX).next_power_of_two();
+        Self {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            page_size,
+            spare: SegQueue::new(),
+        }
+    }
+
+    /// Bytes of a page: a power of two.
+    pub fn page_size(&self) -> usize {
+        self.page_size
     }
 
     /// Takes `bytes`, or nothing when they would exceed the limit.
@@ -31,9 +59,35 @@ impl Budget {
         assert!(before >= bytes, "released {bytes} of only {before} bytes");
     }
 
+    /// A page of any content, if there is memory for one.
+    pub(super) fn take_page(&self) -> Option<Box<[u8]>> {
+        if !self.try_charge(self.page_size) {
+            return None;
+        }
+        Some(self.spare.pop().unwrap_or_else(|| vec![0; self.page_size].into_boxed_slice()))
+    }
+
+    /// Takes a page back. What does not fit a lowered limit goes back to the system.
+    pub(super) fn return_page(&self, page: Box<[u8]>) {
+        self.release(self.page_size);
+        if self.used() + self.spare() + self.page_size <= self.limit() {
+            self.spare.push(page);
+        }
+    }
+
+    /// Bytes that are allocated, but hold nothing.
+    pub fn spare(&self) -> usize {
+        self.spare.len() * self.page_size
+    }
+
     /// Bytes not in use.
     pub fn free(&self) -> usize {
         self.limit().saturating_sub(self.used())
+    }
+
+    /// Bytes by which the use exceeds a limit that was lowered.
+    pub(super) fn excess(&self) -> usize {
+        self.used().saturating_sub(self.limit())
     }
 
     /// Bytes in use.
@@ -49,5 +103,35 @@ impl Budget {
     /// Moves the limit. Below what is in use, nothing more is charged until enough was released.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
+        while self.used() + self.spare() > limit && self.spare.pop().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_a_small_part_of_the_memory() {
+        for (megabytes, page) in [(1, 4 << 10), (2, 8 << 10), (64, 16 << 10), (256, 16 << 10)] {
+            assert_eq!(Budget::new(megabytes << 20).page_size(), page, "{megabytes}");
+        }
+        assert_eq!(Budget::new(1 << 30).page_size(), 64 << 10);
+        assert_eq!(Budget::new(64 << 30).page_size(), 1 << 20);
+    }
+
+    #[test]
+    fn a_returned_page_is_used_again_unless_the_limit_has_fallen() {
+        let budget = Budget::new(1 << 20);
+        let page = budget.take_page().unwrap();
+        budget.return_page(page);
+        assert_eq!((budget.used(), budget.spare()), (0, 4096));
+        let page = budget.take_page().unwrap();
+        assert_eq!((budget.used(), budget.spare()), (4096, 0));
+        budget.set_limit(2048);
+        assert_eq!(budget.excess(), 2048);
+        budget.return_page(page);
+        assert_eq!((budget.used(), budget.spare()), (0, 0));
+        assert!(budget.take_page().is_none());
     }
 }

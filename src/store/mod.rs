@@ -1,36 +1,53 @@
-//! Items in memory: a hard limit, least recently used out first, an end for each, a CAS unique.
+//! Items in memory: a hard limit, the least in use out first, an end for each, a CAS unique.
 //!
 //! The face is `get`, `apply`, `touch` and `sweep`; `scan` and `set_floor` serve replication.
 //! Single-threaded, and without a clock or randomness of its own: both are passed in. Knows
 //! nothing of the protocol, of other nodes, or of who may change what: it applies what it is told,
 //! unless that is older than what it has.
 
+mod audit;
 mod budget;
+mod classes;
 mod evicted;
-mod slots;
+mod expiry;
+mod index;
+mod item;
+mod lru;
+mod room;
+mod slab;
 
 use std::sync::Arc;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 
 pub use budget::Budget;
 pub use evicted::Evicted;
+pub use item::{Item, Value};
+pub use lru::{Moves, SEGMENTS, Segment, Segments};
+pub use slab::SHARD_MAX;
+
 use evicted::Evictions;
-use slots::{Slot, SlotId, Slots};
+use expiry::Ends;
+use index::Index;
+use item::{Draft, FETCHED, seconds};
+use lru::Lru;
+use room::Sweep;
+use slab::{ChunkId, Slab};
 
 use crate::key::Key;
-use crate::record::{Change, Marks, Record, Sight};
+use crate::record::{Change, Marks, Record};
 use crate::time::{Deadline, Now};
 use crate::version::Version;
 
 /// How a store behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Whether a full store drops its least recently used items; otherwise it refuses new ones.
     pub evict: bool,
     /// Secret of the index's hash, so that clients can't aim at one bucket.
     pub seed: u64,
+    /// Who goes first.
+    pub segments: Segments,
 }
 
 /// One shard's items.
@@ -39,51 +56,18 @@ pub struct Store {
     evict: bool,
     budget: Arc<Budget>,
     hasher: RandomState,
-    index: HashTable<SlotId>,
-    slots: Slots,
+    index: Index,
+    slab: Slab,
+    lru: Lru,
+    ends: Ends,
+    /// Chunks of the item that is being stored: in use, and in no item yet.
+    building: Vec<ChunkId>,
     /// Older items count as absent: they were flushed.
     floor: Version,
-    swept_to: SlotId,
     counts: Counts,
     evictions: Evictions,
     /// Not among the counts, which clients may reset.
     has_evicted: bool,
-}
-
-/// An item as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
-    /// Of its last change.
-    pub version: Version,
-    /// The CAS unique that clients see.
-    pub cas: u64,
-    /// Opaque to us.
-    pub flags: u32,
-    /// When it ends.
-    pub deadline: Deadline,
-    /// What the meta commands remember of it.
-    pub marks: Marks,
-    /// Whether it was read before.
-    pub was_fetched: bool,
-    /// Seconds since it was last used.
-    pub idle_s: u32,
-    /// The value.
-    pub value: &'a [u8],
-}
-
-impl Item<'_> {
-    /// All but the value, as a client may see it.
-    pub fn sight(&self) -> Sight {
-        Sight {
-            cas: self.cas,
-            flags: self.flags,
-            deadline: self.deadline,
-            marks: self.marks,
-            wins: false,
-            was_fetched: self.was_fetched,
-            idle_s: self.idle_s,
-        }
-    }
 }
 
 /// What became of a record.
@@ -102,6 +86,8 @@ pub enum Applied {
 pub struct Counts {
     /// Items held now.
     pub items: u64,
+    /// Of those, in each segment.
+    pub segments: [u64; SEGMENTS],
     /// Bytes of keys and values held now.
     pub bytes: u64,
     /// Items ever stored.
@@ -126,45 +112,46 @@ pub struct Counts {
     pub get_expired: u64,
     /// Reads that found a flushed item.
     pub get_flushed: u64,
+    /// Between segments.
+    pub moves: Moves,
+    /// Pages that were emptied to serve another class.
+    pub pages_moved: u64,
+    /// Items that were moved for it.
+    pub rescued: u64,
 }
-
-/// What glibc's malloc adds to an allocation, and what it rounds up to.
-const MALLOC_HEADER: usize = 8;
-const MALLOC_ALIGN: usize = 16;
 
 impl Store {
     /// An empty store that draws on `budget`.
     pub fn new(options: Options, budget: Arc<Budget>) -> Self {
         Self {
             evict: options.evict,
-            budget,
             hasher: RandomState::with_seeds(options.seed, 1, 2, 3),
-            index: HashTable::new(),
-            slots: Slots::new(),
+            index: Index::new(),
+            slab: Slab::new(Arc::clone(&budget)),
+            lru: Lru::new(options.segments),
+            ends: Ends::new(),
+            building: Vec::new(),
             floor: Version::default(),
-            swept_to: 0,
             counts: Counts::default(),
             evictions: Evictions::default(),
             has_evicted: false,
+            budget,
         }
     }
 
-    /// The live item of a key as it was before this use; it becomes the most recently used.
+    /// The live item of a key as it was before this use.
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_wanted(key, now)?;
-        self.slots.bump(id);
         let now_s = seconds(now);
-        let slot = self.slots.at_mut(id);
-        let was_fetched = std::mem::replace(&mut slot.fetched, true);
-        let used_s = std::mem::replace(&mut slot.used_s, now_s);
+        let (was_fetched, used_s) = self.lru.touch(&mut self.slab, id, now_s);
         let idle_s = now_s.saturating_sub(used_s);
-        Some(Item { was_fetched, idle_s, ..item(self.slots.at(id), now) })
+        Some(Item { was_fetched, idle_s, ..self.slab.item(id, now) })
     }
 
     /// The live item of a key, without counting as a use.
     pub fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_live(key, now)?;
-        Some(item(self.slots.at(id), now))
+        Some(self.slab.item(id, now))
     }
 
     /// Brings a key to a new state, unless the store has a newer one.
@@ -172,30 +159,22 @@ impl Store {
         let Some(key) = Key::new(record.key) else {
             return Applied::Stale;
         };
-        let id = self.find(key);
-        if id.is_some_and(|id| self.slots.at(id).version >= record.version) {
+        let hash = self.hash(key.bytes());
+        let id = self.find(key, hash);
+        if id.is_some_and(|id| self.slab.header(id).version() >= record.version) {
             return Applied::Stale;
         }
         match record.change {
             Change::Meta { cas, deadline, marks } => {
                 self.touch(key, record.version, cas, deadline, marks, now);
             }
-            Change::Delete => self.drop_slot(id),
+            Change::Delete => self.drop_item(id),
             Change::Put { cas, flags, deadline, marks, value } => {
-                self.drop_slot(id);
-                let slot = Slot {
-                    hash: self.hasher.hash_one(key.bytes()),
-                    version: record.version,
-                    cas,
-                    deadline,
-                    flags,
-                    key_len: key.bytes().len() as u8,
-                    fetched: false,
-                    marks,
-                    used_s: seconds(now),
-                    data: Box::default(),
-                };
-                return self.place(slot, key, value, now);
+                self.drop_item(id);
+                let key = key.bytes();
+                let version = record.version;
+                let draft = Draft { version, cas, flags, deadline, marks, key, value };
+                return self.place(hash, &draft, now);
             }
         }
         Applied::Done
@@ -212,43 +191,49 @@ impl Store {
         now: Now,
     ) {
         if let Some(id) = self.find_live(key, now) {
-            let slot = self.slots.at_mut(id);
-            slot.version = version;
-            slot.cas = cas;
-            slot.deadline = deadline;
-            slot.marks = marks;
+            self.slab.header_mut(id).change(version, cas, deadline, marks);
+            self.ends.add(self.slab.page_of(id), deadline);
         }
     }
 
-    /// Looks at the next `count` slots and frees what is over; the cost is bounded by `count`.
-    pub fn sweep(&mut self, count: usize, now: Now) {
-        let end = self.slots.end();
-        for _ in 0..count.min(end as usize) {
-            let id = if self.swept_to < end { self.swept_to } else { 0 };
-            self.swept_to = id + 1;
-            self.sweep_one(id, now);
-        }
+    /// Keeps the segments in order, and to a limit that was lowered; a bounded step of it.
+    pub fn maintain(&mut self, now: Now) {
+        /// As memcached's maintainer does in one go.
+        const MOVES: usize = 500;
+        self.shrink(now);
+        self.lru.juggle(&mut self.slab, MOVES, now);
     }
 
-    /// Frees what is over among `count` slots from `cursor` on; returns where to go on.
+    /// Frees what is over where something is; looks at about `count` items, and says whether that
+    /// was enough.
+    pub fn sweep(&mut self, count: usize, now: Now) -> bool {
+        let mut looked = 0;
+        while looked < count {
+            match self.sweep_page(Sweep::Background, now) {
+                Some(chunks) => looked += chunks + 1,
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// Frees what is over in about `count` items from `cursor` on; returns where to go on.
     pub fn sweep_from(&mut self, cursor: u32, count: u32, now: Now) -> Option<u32> {
-        let end = cursor.saturating_add(count).min(self.slots.end());
-        (cursor..end).for_each(|id| self.sweep_one(id, now));
-        (end < self.slots.end()).then_some(end)
+        let (mut over, mut checked) = (Vec::new(), 0);
+        let next = self.visit(cursor, count, |store, id| {
+            checked += 1;
+            if !store.is_live(id, now) {
+                over.push(id);
+            }
+            1
+        });
+        self.counts.sweep_checked += checked;
+        self.counts.swept += over.len() as u64;
+        over.into_iter().for_each(|id| self.remove_ended(id));
+        next
     }
 
-    fn sweep_one(&mut self, id: SlotId, now: Now) {
-        let Some(slot) = self.slots.get(id) else {
-            return;
-        };
-        self.counts.sweep_checked += 1;
-        if !self.is_live(slot, now) {
-            self.counts.swept += 1;
-            self.remove_ended(id);
-        }
-    }
-
-    /// Visits the live items among `count` slots from `cursor` on; returns where to go on.
+    /// Visits the live ones among about `count` items from `cursor` on; returns where to go on.
     ///
     /// Unlike `scan` it is bounded even where nothing lives.
     pub fn walk(
@@ -256,61 +241,73 @@ impl Store {
         cursor: u32,
         count: u32,
         now: Now,
-        mut visit: impl FnMut(Key<'_>, Item<'_>),
+        mut show: impl FnMut(Key<'_>, Item<'_>),
     ) -> Option<u32> {
-        let end = cursor.saturating_add(count).min(self.slots.end());
-        for slot in (cursor..end).filter_map(|id| self.slots.get(id)) {
-            if let Some(key) = Key::new(slot.key())
-                && self.is_live(slot, now)
+        self.visit(cursor, count, |store, id| {
+            if let Some(key) = Key::new(store.slab.key(id))
+                && store.is_live(id, now)
             {
-                visit(key, item(slot, now));
+                show(key, store.slab.item(id, now));
             }
-        }
-        (end < self.slots.end()).then_some(end)
+            1
+        })
     }
 
-    /// Visits live items from `cursor` on until `visit` returns false.
+    /// Visits live items from `cursor` on; stops some items after `show` has returned false.
     ///
-    /// Returns where to go on, or `None` after the last. An item that is changed between two
-    /// calls may be missed: whoever scans also sees the changes.
+    /// Returns where to go on, or `None` after the last. An item that is there all the time is
+    /// shown, wherever its chunks are moved to; one that is changed between two calls may be
+    /// missed: whoever scans also sees the changes.
     pub fn scan(
         &self,
         cursor: u32,
         now: Now,
-        mut visit: impl FnMut(Key<'_>, Item<'_>) -> bool,
+        mut show: impl FnMut(Key<'_>, Item<'_>) -> bool,
     ) -> Option<u32> {
-        for id in cursor..self.slots.end() {
-            let Some(slot) = self.slots.get(id) else {
-                continue;
+        self.visit(cursor, 1, |store, id| {
+            let Some(key) = Key::new(store.slab.key(id)) else {
+                return 0;
             };
-            let Some(key) = Key::new(slot.key()) else {
-                continue;
-            };
-            if self.is_live(slot, now) && !visit(key, item(slot, now)) {
-                return Some(id + 1);
+            let goes_on = !store.is_live(id, now) || show(key, store.slab.item(id, now));
+            u32::from(!goes_on)
+        })
+    }
+
+    /// Visits whole buckets of the index, until what `look` returns adds up to `enough`.
+    fn visit(
+        &self,
+        cursor: u32,
+        enough: u32,
+        mut look: impl FnMut(&Self, ChunkId) -> u32,
+    ) -> Option<u32> {
+        let (mut number, mut looked) = (cursor, 0);
+        while (number as usize) < self.index.buckets() {
+            if looked >= enough {
+                return Some(number);
             }
+            let ids = self.index.entries(number as usize).filter_map(ChunkId::from_raw);
+            looked += ids.map(|id| look(self, id)).sum::<u32>();
+            number += 1;
         }
         None
     }
 
     /// From now on every item older than `floor` counts as absent; `sweep` frees them.
     pub fn set_floor(&mut self, floor: Version) {
-        self.floor = self.floor.max(floor);
+        if floor > self.floor {
+            self.floor = floor;
+            self.ends.all_may_be_over(self.slab.page_count());
+        }
     }
 
-    /// Frees least recently used items until `bytes` of the budget are free; false when none is left.
-    pub fn make_room(&mut self, bytes: usize, now: Now) -> bool {
-        while self.budget.free() < bytes {
-            if !self.evict_oldest(now) {
-                return false;
-            }
-        }
-        true
+    /// Bytes of pages that hold its items.
+    pub fn held(&self) -> usize {
+        self.slab.held()
     }
 
     /// Forgets everything.
     pub fn wipe(&mut self) {
-        while let Some(id) = self.slots.oldest() {
+        while let Some(id) = self.lru.oldest() {
             self.remove(id);
         }
         self.floor = Version::default();
@@ -318,7 +315,13 @@ impl Store {
 
     /// What it holds and has dropped.
     pub fn counts(&self) -> Counts {
-        Counts { items: self.slots.len() as u64, ..self.counts }
+        Counts {
+            items: self.lru.len(),
+            segments: self.lru.items(),
+            bytes: self.lru.bytes(),
+            moves: self.lru.moves,
+            ..self.counts
+        }
     }
 
     /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
@@ -328,18 +331,18 @@ impl Store {
 
     /// Counts from zero again; what it holds now stays.
     pub fn reset_counts(&mut self) {
-        self.counts = Counts { bytes: self.counts.bytes, ..Counts::default() };
+        self.counts = Counts::default();
+        self.lru.moves = Moves::default();
     }
 
-    /// Seconds since the least recently used item was used.
-    pub fn oldest_idle_s(&self, now: Now) -> Option<u32> {
-        let oldest = self.slots.oldest()?;
-        Some(item(self.slots.at(oldest), now).idle_s)
+    /// Seconds since the oldest item of a segment was used.
+    pub fn oldest_idle_s(&self, segment: Segment, now: Now) -> Option<u32> {
+        self.lru.oldest_idle_s(&self.slab, segment, now)
     }
 
     /// Buckets and bytes of the index.
     pub fn index_size(&self) -> (usize, usize) {
-        (self.index.capacity(), self.index.allocation_size())
+        (self.index.buckets(), self.index.bytes())
     }
 
     /// From now on remembers what it evicts, up to a bound, or no longer.
@@ -352,24 +355,18 @@ impl Store {
         self.evictions.take()
     }
 
-    /// The most that an item takes from the budget, for a value of this size.
-    pub fn cost_of(key: Key<'_>, value_len: usize) -> usize {
-        allocation(key.bytes().len() + value_len)
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
     }
 
-    fn find(&self, key: Key<'_>) -> Option<SlotId> {
-        let hash = self.hasher.hash_one(key.bytes());
-        self.index
-            .find(hash, |&id| {
-                let slot = self.slots.at(id);
-                slot.hash == hash && slot.key() == key.bytes()
-            })
-            .copied()
+    fn find(&self, key: Key<'_>, hash: u64) -> Option<ChunkId> {
+        let is_it = |raw| ChunkId::from_raw(raw).is_some_and(|id| self.slab.key(id) == key.bytes());
+        self.index.find(hash, is_it).and_then(ChunkId::from_raw)
     }
 
-    fn find_live(&mut self, key: Key<'_>, now: Now) -> Option<SlotId> {
-        let id = self.find(key)?;
-        if self.is_live(self.slots.at(id), now) {
+    fn find_live(&mut self, key: Key<'_>, now: Now) -> Option<ChunkId> {
+        let id = self.find(key, self.hash(key.bytes()))?;
+        if self.is_live(id, now) {
             return Some(id);
         }
         self.reclaim(id);
@@ -377,13 +374,12 @@ impl Store {
     }
 
     /// As `find_live`, and counts why a read finds nothing.
-    fn find_wanted(&mut self, key: Key<'_>, now: Now) -> Option<SlotId> {
-        let id = self.find(key)?;
-        let slot = self.slots.at(id);
-        if self.is_live(slot, now) {
+    fn find_wanted(&mut self, key: Key<'_>, now: Now) -> Option<ChunkId> {
+        let id = self.find(key, self.hash(key.bytes()))?;
+        if self.is_live(id, now) {
             return Some(id);
         }
-        if slot.version < self.floor {
+        if self.slab.header(id).version() < self.floor {
             self.counts.get_flushed += 1;
         } else {
             self.counts.get_expired += 1;
@@ -392,139 +388,81 @@ impl Store {
         None
     }
 
-    fn is_live(&self, slot: &Slot, now: Now) -> bool {
-        !slot.deadline.is_past(now) && slot.version >= self.floor
+    fn is_live(&self, id: ChunkId, now: Now) -> bool {
+        let header = self.slab.header(id);
+        !header.deadline().is_past(now) && header.version() >= self.floor
     }
 
-    fn place(&mut self, mut slot: Slot, key: Key<'_>, value: &[u8], now: Now) -> Applied {
-        let len = key.bytes().len() + value.len();
-        if !self.charge_slot(now) || !self.charge(allocation(len), now) {
+    /// Stores an item whose key is absent.
+    fn place(&mut self, hash: u64, draft: &Draft<'_>, now: Now) -> Applied {
+        if !self.grow_index(now) || !self.build(draft, now) {
             return Applied::NoMemory;
         }
-        let mut data = Vec::with_capacity(len);
-        data.extend_from_slice(key.bytes());
-        data.extend_from_slice(value);
-        slot.data = data.into_boxed_slice();
-        self.counts.bytes += len as u64;
+        let head = self.building[0];
+        self.slab.write(&self.building, draft, now);
+        self.building.clear();
+        let (slab, hasher) = (&self.slab, &self.hasher);
+        self.index.insert(hash, head.raw(), |raw| {
+            let id = ChunkId::from_raw(raw).expect("the index holds items");
+            hasher.hash_one(slab.key(id))
+        });
+        self.lru.add(&mut self.slab, head, now);
+        /// One more in, and what it pushes along: hot to cold, or warm to cold.
+        const MOVES: usize = 2;
+        self.lru.juggle(&mut self.slab, MOVES, now);
+        self.ends.add(self.slab.page_of(head), draft.deadline);
         self.counts.total_items += 1;
-        let hash = slot.hash;
-        let id = self.slots.insert(slot);
-        let before = self.index.allocation_size();
-        self.index.insert_unique(hash, id, |&id| self.slots.at(id).hash);
-        debug_assert!(self.index.allocation_size() <= before.max(self.index_growth_bound(before)));
         Applied::Done
     }
 
-    /// Pays for the slot and the index entry of one more item, evicting where growing costs too much.
-    fn charge_slot(&mut self, now: Now) -> bool {
-        loop {
-            let before = self.index.allocation_size();
-            let slots = self.slots.growth();
-            let index_full = self.index.len() == self.index.capacity();
-            let index = if index_full { self.index_growth_bound(before) - before } else { 0 };
-            if self.budget.try_charge(slots + index) {
-                if index_full {
-                    self.index.reserve(1, |&id| self.slots.at(id).hash);
-                    let grown = self.index.allocation_size().saturating_sub(before);
-                    self.budget.release(index.saturating_sub(grown));
+    fn grow_index(&mut self, now: Now) -> bool {
+        let bytes = self.index.growth();
+        if bytes > 0 {
+            if !self.charge(bytes, now) {
+                return false;
+            }
+            self.index.grow();
+        }
+        true
+    }
+
+    /// Finds all the chunks that an item takes, or none.
+    fn build(&mut self, draft: &Draft<'_>, now: Now) -> bool {
+        let mut layout = draft.layout(self.slab.classes());
+        while let Some(class) = layout.next(self.slab.classes()) {
+            match self.chunk(class, now) {
+                Some(id) => self.building.push(id),
+                None => {
+                    self.building.drain(..).for_each(|id| self.slab.give(id));
+                    return false;
                 }
-                return true;
-            }
-            if !self.may_evict(now) {
-                return false;
-            }
-        }
-    }
-
-    /// hashbrown doubles; its smallest table has 4 entries and a group of control bytes.
-    fn index_growth_bound(&self, before: usize) -> usize {
-        before * 2 + 128
-    }
-
-    fn charge(&mut self, bytes: usize, now: Now) -> bool {
-        while !self.budget.try_charge(bytes) {
-            if !self.may_evict(now) {
-                return false;
             }
         }
         true
     }
 
-    fn may_evict(&mut self, now: Now) -> bool {
-        let over = self.slots.oldest().is_some_and(|id| !self.is_live(self.slots.at(id), now));
-        (self.evict || over) && self.evict_oldest(now)
-    }
-
-    fn evict_oldest(&mut self, now: Now) -> bool {
-        let Some(id) = self.slots.oldest() else {
-            return false;
-        };
-        if self.is_live(self.slots.at(id), now) {
-            self.note_eviction(id, now);
-            self.remove(id);
-        } else {
-            self.reclaim(id);
-        }
-        true
-    }
-
-    fn note_eviction(&mut self, id: SlotId, now: Now) {
-        let slot = self.slots.at(id);
-        let item = item(slot, now);
-        self.has_evicted = true;
-        self.counts.evictions += 1;
-        self.counts.evicted_unfetched += u64::from(!item.was_fetched);
-        self.counts.evicted_with_end += u64::from(item.deadline != Deadline::NEVER);
-        self.counts.evicted_idle_s = u64::from(item.idle_s);
-        self.evictions.add(slot.key(), item);
-    }
-
-    fn reclaim(&mut self, id: SlotId) {
+    fn reclaim(&mut self, id: ChunkId) {
         self.counts.reclaimed += 1;
         self.remove_ended(id);
     }
 
-    fn remove_ended(&mut self, id: SlotId) {
-        self.counts.expired_unfetched += u64::from(!self.slots.at(id).fetched);
+    fn remove_ended(&mut self, id: ChunkId) {
+        self.counts.expired_unfetched += u64::from(!self.slab.header(id).has(FETCHED));
         self.remove(id);
     }
 
-    fn drop_slot(&mut self, id: Option<SlotId>) {
+    fn drop_item(&mut self, id: Option<ChunkId>) {
         if let Some(id) = id {
             self.remove(id);
         }
     }
 
-    fn remove(&mut self, id: SlotId) {
-        let slot = self.slots.remove(id);
-        self.counts.bytes -= slot.data.len() as u64;
-        self.budget.release(allocation(slot.data.len()));
-        if let Ok(entry) = self.index.find_entry(slot.hash, |&other| other == id) {
-            entry.remove();
-        }
+    fn remove(&mut self, id: ChunkId) {
+        let hash = self.hash(self.slab.key(id));
+        self.index.remove(hash, id.raw());
+        self.lru.remove(&mut self.slab, id);
+        self.slab.free(id);
     }
-}
-
-fn item(slot: &Slot, now: Now) -> Item<'_> {
-    Item {
-        version: slot.version,
-        cas: slot.cas,
-        flags: slot.flags,
-        deadline: slot.deadline,
-        marks: slot.marks,
-        was_fetched: slot.fetched,
-        idle_s: seconds(now).saturating_sub(slot.used_s),
-        value: slot.value(),
-    }
-}
-
-fn seconds(now: Now) -> u32 {
-    (now.local.0 / 1000) as u32
-}
-
-/// What malloc takes for `len` bytes.
-fn allocation(len: usize) -> usize {
-    (len + MALLOC_HEADER).next_multiple_of(MALLOC_ALIGN).max(2 * MALLOC_ALIGN)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::time::Millis;
 use crate::version::{Epoch, Versions};
 
 fn store_of(bytes: usize, evict: bool) -> Store {
-    Store::new(Options { evict, seed: 7 }, Arc::new(Budget::new(bytes)))
+    Store::new(Options { evict, seed: 7, ..Options::default() }, Arc::new(Budget::new(bytes)))
 }
 
 fn at(ms: u64) -> Now {
@@ -78,7 +78,9 @@ fn a_full_store_drops_the_least_recently_used() {
         store.apply(&put(&format!("k{n}"), &value_of_1k, versions.next(None)), at(0));
     }
     assert_eq!(store.counts().evictions, 0);
-    assert!(value(&mut store, "k0", at(0)).is_some(), "k0 is now the most recently used");
+    for _ in 0..2 {
+        assert!(value(&mut store, "k0", at(0)).is_some(), "read again, it stays");
+    }
     for n in 40..70 {
         store.apply(&put(&format!("k{n}"), &value_of_1k, versions.next(None)), at(0));
     }
@@ -91,7 +93,7 @@ fn a_full_store_drops_the_least_recently_used() {
 #[test]
 fn without_eviction_a_full_store_refuses_and_loses_nothing_else() {
     let mut versions = Versions::new(Epoch(1), 0);
-    let mut store = store_of(16 << 10, false);
+    let mut store = store_of(64 << 10, false);
     let mut stored = 0;
     while store.apply(&put(&format!("k{stored}"), &[b'x'; 1024], versions.next(None)), at(0))
         == Applied::Done
@@ -139,9 +141,14 @@ enum Step {
     Sweep,
 }
 
+/// Mostly small, and some over many chunks.
+fn sizes() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0..300usize, 4 => 300..3000usize, 1 => 3000..20_000usize]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (any::<u8>(), 0..2000usize, 0..20u64).prop_map(|(k, len, ttl)| Step::Put(k, len, ttl)),
+        (any::<u8>(), sizes(), 0..20u64).prop_map(|(k, len, ttl)| Step::Put(k, len, ttl)),
         any::<u8>().prop_map(Step::Delete),
         any::<u8>().prop_map(Step::Get),
         (0..3u64).prop_map(Step::Wait),
@@ -154,7 +161,7 @@ proptest! {
     /// expired or evicted, and the budget holds.
     #[test]
     fn it_never_invents_and_never_exceeds(steps in prop::collection::vec(step(), 1..400)) {
-        const LIMIT: usize = 48 << 10;
+        const LIMIT: usize = 160 << 10;
         let mut store = store_of(LIMIT, true);
         let mut versions = Versions::new(Epoch(1), 0);
         let mut model: BTreeMap<u8, (Vec<u8>, u64)> = BTreeMap::new();
@@ -175,7 +182,8 @@ proptest! {
                             value: &bytes[..],
                         },
                     };
-                    prop_assert_eq!(store.apply(&record, now), Applied::Done);
+                    let applied = store.apply(&record, now);
+                    prop_assert_eq!(applied, Applied::Done);
                     model.insert(k, (bytes, if ttl == 0 { u64::MAX } else { second + ttl }));
                 }
                 Step::Delete(k) => {
@@ -196,9 +204,14 @@ proptest! {
                     }
                 }
                 Step::Wait(seconds) => second += seconds,
-                Step::Sweep => store.sweep(50, now),
+                Step::Sweep => {
+                    store.maintain(now);
+                    store.sweep(50, now);
+                }
             }
             prop_assert!(store.budget.used() <= LIMIT);
+            prop_assert_eq!(store.budget.used(), store.charged());
+            prop_assert_eq!(store.audit(), Ok(()));
         }
     }
 }
@@ -270,8 +283,11 @@ fn a_lowered_limit_is_kept_to_by_evicting() {
         store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
     }
     store.budget.set_limit(64 << 10);
+    store.maintain(at(0));
+    assert!(store.budget.used() <= 64 << 10);
     assert_eq!(store.apply(&put("new", &[b'x'; 1024], versions.next(None)), at(0)), Applied::Done);
     assert!(store.budget.used() <= 64 << 10);
+    assert_eq!(store.audit(), Ok(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use super::CLASS;
 use super::Node;
 use crate::protocol::reply;
+use crate::store::Segment;
 use crate::time::Now;
 
 /// memcached's page, in bytes.
@@ -20,7 +21,10 @@ pub(super) fn items<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     if held.items == 0 {
         return;
     }
-    let ages = node.shards.iter().filter_map(|shard| shard.lock().store().oldest_idle_s(now));
+    let ages = node
+        .shards
+        .iter()
+        .filter_map(|shard| shard.lock().store().oldest_idle_s(Segment::Cold, now));
     let age_s = u64::from(ages.max().unwrap_or_default());
     let has_maintainer = node.options.settings.tuning.lru_maintainer;
     let mut line = |name: &str, value: u64| {

@@ -1,0 +1,288 @@
+//! Who goes first: items in four segments, each linked from its newest to its oldest.
+//!
+//! As memcached's segmented LRU (its doc/new_lru.txt): what comes is *hot*; what falls out of hot
+//! or warm without having been read again goes to *cold*, where eviction takes from the old end;
+//! what is read a second time is kept in *warm*, so that a scan over everything flushes nothing
+//! that is in use. Items with a short life may be kept apart, in *temporary*. Unlike memcached's,
+//! a list holds items of all sizes: whatever is least in use goes, however large it is.
+
+use super::item::{ACTIVE, FETCHED, Header};
+use super::slab::{ChunkId, NONE, Slab};
+use crate::time::Now;
+
+/// Where an item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// New.
+    Hot = 0,
+    /// In use.
+    Warm = 1,
+    /// Not in use: the next to go.
+    Cold = 2,
+    /// Over soon.
+    Temporary = 3,
+}
+
+/// How many there are.
+pub const SEGMENTS: usize = 4;
+
+impl Segment {
+    pub(super) fn from_index(index: u32) -> Self {
+        [Self::Hot, Self::Warm, Self::Cold, Self::Temporary][index as usize & 3]
+    }
+}
+
+/// How the segments are kept; memcached's `-o` of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    /// Otherwise all is one list, in the order of the last use.
+    pub is_on: bool,
+    /// Part of the bytes that may be hot, in percent.
+    pub hot_pct: u32,
+    /// Part of the bytes that may be warm, in percent.
+    pub warm_pct: u32,
+    /// What is hot is at most so many times as old as the oldest cold.
+    pub hot_max_factor: f64,
+    /// What is warm is at most so many times as old as the oldest cold.
+    pub warm_max_factor: f64,
+    /// Items that live no longer than this are temporary, in seconds.
+    pub temporary_ttl_s: Option<u32>,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self {
+            is_on: true,
+            hot_pct: 20,
+            warm_pct: 40,
+            hot_max_factor: 0.2,
+            warm_max_factor: 2.0,
+            temporary_ttl_s: None,
+        }
+    }
+}
+
+/// What has been moved between segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moves {
+    /// To cold.
+    pub to_cold: u64,
+    /// To warm.
+    pub to_warm: u64,
+    /// From the old end of warm to its new end.
+    pub within: u64,
+    /// Looks at the old ends.
+    pub juggles: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    newest: u32,
+    oldest: u32,
+    items: u64,
+    bytes: u64,
+}
+
+/// One shard's lists; the links lie in the items.
+#[derive(Debug)]
+pub(super) struct Lru {
+    options: Segments,
+    lists: [List; SEGMENTS],
+    pub(super) moves: Moves,
+}
+
+/// An item of an unsegmented list moves to its new end at most this often, in seconds, as in
+/// memcached: a read that moves nothing touches no other item.
+const BUMP_AGAIN_S: u32 = 60;
+
+impl Lru {
+    pub(super) fn new(options: Segments) -> Self {
+        let empty = List { newest: NONE, oldest: NONE, items: 0, bytes: 0 };
+        Self { options, lists: [empty; SEGMENTS], moves: Moves::default() }
+    }
+
+    /// Takes in an item that has just been written.
+    pub(super) fn add(&mut self, slab: &mut Slab, id: ChunkId, now: Now) {
+        let lives_s = slab.header(id).deadline().remaining_s(now);
+        let is_temporary = match (self.options.temporary_ttl_s, lives_s) {
+            (Some(bound_s), Some(lives_s)) => lives_s <= u64::from(bound_s),
+            _ => false,
+        };
+        let segment = match self.options.is_on {
+            false => Segment::Cold,
+            true if is_temporary => Segment::Temporary,
+            true => Segment::Hot,
+        };
+        self.link(slab, id, segment);
+    }
+
+    pub(super) fn remove(&mut self, slab: &mut Slab, id: ChunkId) {
+        let header = *slab.header(id);
+        let list = &mut self.lists[header.segment() as usize];
+        list.items -= 1;
+        list.bytes -= bytes(&header);
+        match ChunkId::from_raw(header.newer()) {
+            Some(newer) => slab.header_mut(newer).set_older(header.older()),
+            None => list.newest = header.older(),
+        }
+        match ChunkId::from_raw(header.older()) {
+            Some(older) => slab.header_mut(older).set_newer(header.newer()),
+            None => list.oldest = header.newer(),
+        }
+    }
+
+    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        let list = &mut self.lists[segment as usize];
+        let second = std::mem::replace(&mut list.newest, id.raw());
+        let header = slab.header_mut(id);
+        header.set_segment(segment);
+        header.set_newer(NONE);
+        header.set_older(second);
+        list.items += 1;
+        list.bytes += bytes(header);
+        match ChunkId::from_raw(second) {
+            Some(second) => slab.header_mut(second).set_newer(id.raw()),
+            None => list.oldest = id.raw(),
+        }
+    }
+
+    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        self.remove(slab, id);
+        self.link(slab, id, segment);
+    }
+
+    /// A read; returns whether it was read before, and when it was last used.
+    pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
+        let header = slab.header_mut(id);
+        let was_fetched = header.has(FETCHED);
+        if !self.options.is_on {
+            header.mark(FETCHED);
+            return (was_fetched, self.touch_in_one_list(slab, id, now_s));
+        }
+        let used_s = header.use_at(now_s);
+        if !was_fetched {
+            header.mark(FETCHED);
+        } else if header.segment() == Segment::Cold {
+            self.moves.to_warm += 1;
+            self.relink(slab, id, Segment::Warm);
+        } else {
+            header.mark(ACTIVE);
+        }
+        (was_fetched, used_s)
+    }
+
+    fn touch_in_one_list(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> u32 {
+        let header = slab.header_mut(id);
+        let used_s = header.used_s();
+        if now_s.saturating_sub(used_s) >= BUMP_AGAIN_S {
+            header.use_at(now_s);
+            self.relink(slab, id, Segment::Cold);
+        }
+        used_s
+    }
+
+    /// Looks at the old ends of hot and warm, and moves at most `most` items where they belong.
+    pub(super) fn juggle(&mut self, slab: &mut Slab, most: usize, now: Now) {
+        if !self.options.is_on {
+            return;
+        }
+        self.moves.juggles += 1;
+        let all: u64 = self.lists.iter().map(|list| list.bytes).sum();
+        let cold_age_s = self.oldest_idle_s(slab, Segment::Cold, now).unwrap_or_default();
+        let bounds = [
+            (Segment::Hot, self.options.hot_pct, self.options.hot_max_factor),
+            (Segment::Warm, self.options.warm_pct, self.options.warm_max_factor),
+        ];
+        for (segment, pct, factor) in bounds {
+            let max_bytes = all * u64::from(pct) / 100;
+            let max_age_s = f64::from(cold_age_s) * factor;
+            for _ in 0..most {
+                if !self.move_oldest(slab, segment, max_bytes, max_age_s, now) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// False when the oldest of a segment may stay where it is.
+    fn move_oldest(
+        &mut self,
+        slab: &mut Slab,
+        segment: Segment,
+        max_bytes: u64,
+        max_age_s: f64,
+        now: Now,
+    ) -> bool {
+        let list = self.lists[segment as usize];
+        let Some(id) = ChunkId::from_raw(list.oldest) else {
+            return false;
+        };
+        let header = slab.header_mut(id);
+        if header.has(ACTIVE) {
+            header.unmark(ACTIVE);
+            let count = match segment {
+                Segment::Warm => &mut self.moves.within,
+                _ => &mut self.moves.to_warm,
+            };
+            *count += 1;
+            self.relink(slab, id, Segment::Warm);
+        } else if list.bytes > max_bytes || f64::from(header.idle_s(now)) > max_age_s {
+            self.moves.to_cold += 1;
+            self.relink(slab, id, Segment::Cold);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The item that goes first.
+    pub(super) fn oldest(&self) -> Option<ChunkId> {
+        [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temporary]
+            .iter()
+            .find_map(|segment| ChunkId::from_raw(self.lists[*segment as usize].oldest))
+    }
+
+    /// An item lies here now; its links have been copied.
+    pub(super) fn moved(&mut self, slab: &mut Slab, to: ChunkId) {
+        let header = *slab.header(to);
+        let list = &mut self.lists[header.segment() as usize];
+        match ChunkId::from_raw(header.newer()) {
+            Some(newer) => slab.header_mut(newer).set_older(to.raw()),
+            None => list.newest = to.raw(),
+        }
+        match ChunkId::from_raw(header.older()) {
+            Some(older) => slab.header_mut(older).set_newer(to.raw()),
+            None => list.oldest = to.raw(),
+        }
+    }
+
+    /// Seconds since the oldest of a segment was used.
+    pub(super) fn oldest_idle_s(&self, slab: &Slab, segment: Segment, now: Now) -> Option<u32> {
+        let oldest = ChunkId::from_raw(self.lists[segment as usize].oldest)?;
+        Some(slab.header(oldest).idle_s(now))
+    }
+
+    /// The newest and the oldest item of a segment, how many there are, and their bytes.
+    pub(super) fn ends_of(&self, segment: Segment) -> (Option<ChunkId>, Option<ChunkId>, u64, u64) {
+        let List { newest, oldest, items, bytes } = self.lists[segment as usize];
+        (ChunkId::from_raw(newest), ChunkId::from_raw(oldest), items, bytes)
+    }
+
+    /// Items of each segment.
+    pub(super) fn items(&self) -> [u64; SEGMENTS] {
+        self.lists.map(|list| list.items)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.items().iter().sum()
+    }
+
+    /// Bytes of keys and values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lists.iter().map(|list| list.bytes).sum()
+    }
+}
+
+fn bytes(header: &Header) -> u64 {
+    (header.key_len() + header.value_len()) as u64
+}

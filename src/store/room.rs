@@ -1,0 +1,163 @@
+//! Where memory comes from when there is none: first what is over, then what lies scattered, then
+//! what is least in use.
+
+use super::classes::Class;
+use super::slab::{ChunkId, Kind};
+use super::{Counts, Store};
+use crate::time::{Deadline, Now};
+
+impl Store {
+    /// A chunk, whatever has to go for it; `None` when nothing may.
+    pub(super) fn chunk(&mut self, class: Class, now: Now) -> Option<ChunkId> {
+        loop {
+            let chunk = self.slab.take(class).or_else(|| self.slab.take_larger(class));
+            if chunk.is_some() || !self.free_something(now) {
+                return chunk;
+            }
+        }
+    }
+
+    /// Takes `bytes` from the budget for something that is not a page.
+    pub(super) fn charge(&mut self, bytes: usize, now: Now) -> bool {
+        while !self.budget.try_charge(bytes) {
+            if !self.free_something(now) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Frees least recently used items until `bytes` of the budget are free; false when none is
+    /// left.
+    pub fn give_back(&mut self, bytes: usize, now: Now) -> bool {
+        while self.budget.free() < bytes {
+            if !self.free_something(now) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Keeps to a limit that was lowered; a bounded step of it.
+    pub(super) fn shrink(&mut self, now: Now) {
+        const STEPS: usize = 1000;
+        for _ in 0..STEPS {
+            if self.budget.excess() == 0 || !self.free_something(now) {
+                return;
+            }
+        }
+    }
+
+    /// One step towards more memory; false when there is none left to take.
+    fn free_something(&mut self, now: Now) -> bool {
+        self.sweep_page(Sweep::Direct, now).is_some()
+            || self.empty_page()
+            || (self.evict && self.evict_oldest(now))
+    }
+
+    /// Looks at one page that is due and frees what is over in it; returns how much it looked at.
+    pub(super) fn sweep_page(&mut self, sweep: Sweep, now: Now) -> Option<usize> {
+        let page = self.ends.take_due(now)?;
+        let (mut chunk, mut looked, mut earliest) = (0, 0, Deadline::NEVER);
+        // A page that is gone with its last item has no more chunks.
+        while let Some((id, kind)) = self.slab.chunk_at(page, chunk) {
+            chunk += 1;
+            if kind != Kind::Head || self.building.contains(&id) {
+                continue;
+            }
+            looked += 1;
+            let deadline = self.slab.header(id).deadline();
+            if !self.is_live(id, now) {
+                let count: fn(&mut Counts) = match sweep {
+                    Sweep::Direct => |counts| counts.reclaimed += 1,
+                    Sweep::Background => |counts| counts.swept += 1,
+                };
+                count(&mut self.counts);
+                self.remove_ended(id);
+            } else if earliest == Deadline::NEVER
+                || (deadline != Deadline::NEVER && deadline < earliest)
+            {
+                earliest = deadline;
+            }
+        }
+        self.ends.add(page, earliest);
+        if matches!(sweep, Sweep::Background) {
+            self.counts.sweep_checked += looked;
+        }
+        Some(chunk)
+    }
+
+    /// Moves what is in the emptiest page to where there is room for it, so that the page can
+    /// serve another class or another shard.
+    fn empty_page(&mut self) -> bool {
+        let Some(page) = self.slab.page_to_empty(&self.building) else {
+            return false;
+        };
+        self.slab.set_aside(page);
+        self.counts.pages_moved += 1;
+        let mut chunk = 0;
+        while let Some((id, kind)) = self.slab.chunk_at(page, chunk) {
+            chunk += 1;
+            match kind {
+                Kind::Free => {}
+                Kind::Head => self.move_head(id),
+                Kind::More => {
+                    let to = self.elsewhere(id);
+                    self.slab.move_chunk(id, to);
+                    self.slab.give(id);
+                }
+            }
+        }
+        true
+    }
+
+    fn move_head(&mut self, id: ChunkId) {
+        let hash = self.hash(self.slab.key(id));
+        let to = self.elsewhere(id);
+        self.slab.move_chunk(id, to);
+        self.index.replace(hash, id.raw(), to.raw());
+        self.lru.moved(&mut self.slab, to);
+        self.ends.add(self.slab.page_of(to), self.slab.header(to).deadline());
+        self.slab.give(id);
+        self.counts.rescued += 1;
+    }
+
+    /// A chunk like this one on another page: the page that is being emptied is the last choice,
+    /// and was chosen because its class has room enough without it.
+    fn elsewhere(&mut self, id: ChunkId) -> ChunkId {
+        let class = self.slab.class_of(id);
+        self.slab.take(class).expect("the other pages of the class have room")
+    }
+
+    fn evict_oldest(&mut self, now: Now) -> bool {
+        let Some(id) = self.lru.oldest() else {
+            return false;
+        };
+        if self.is_live(id, now) {
+            self.note_eviction(id, now);
+            self.remove(id);
+        } else {
+            self.reclaim(id);
+        }
+        true
+    }
+
+    fn note_eviction(&mut self, id: ChunkId, now: Now) {
+        let item = self.slab.item(id, now);
+        self.has_evicted = true;
+        self.counts.evictions += 1;
+        self.counts.evicted_unfetched += u64::from(!item.was_fetched);
+        self.counts.evicted_with_end += u64::from(item.deadline != Deadline::NEVER);
+        self.counts.evicted_idle_s = u64::from(item.idle_s);
+        self.evictions.add(self.slab.key(id), item);
+    }
+}
+
+/// On whose account a page is swept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sweep {
+    /// Somebody needs the memory now.
+    Direct,
+    /// Nobody does.
+    Background,
+}
