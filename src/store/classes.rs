@@ -59,13 +59,26 @@ impl Classes {
     }
 
     /// The class for the next piece of `bytes`: one that holds them all and wastes at most
-    /// `slack`, or else the largest that they fill.
-    pub(super) fn piece(&self, bytes: usize, slack: usize) -> Class {
-        match self.holding(bytes) {
-            None => self.len() as Class - 1,
-            Some(class) if class == 0 || self.size(class) - bytes <= slack => class,
-            Some(class) => class - 1,
+    /// `slack`, or else one that they fill, such that the rest, which takes `more` bytes besides,
+    /// fits another well. `least` of the bytes are not split.
+    pub(super) fn piece(&self, bytes: usize, least: usize, slack: usize, more: usize) -> Class {
+        /// Further down the second piece is the larger one.
+        const TRIED: Class = 10;
+        let Some(class) = self.holding(bytes) else {
+            return self.len() as Class - 1;
+        };
+        if class == 0 || self.size(class) - bytes <= slack {
+            return class;
         }
+        let with_rest = |first: &Class| {
+            let rest = self.holding(bytes - self.size(*first) + more);
+            self.size(*first) + rest.map_or(usize::MAX / 2, |class| self.size(class))
+        };
+        (class.saturating_sub(TRIED)..class)
+            .rev()
+            .take_while(|&first| self.size(first) >= least)
+            .min_by_key(with_rest)
+            .unwrap_or(class)
     }
 }
 
@@ -110,7 +123,7 @@ mod tests {
     fn a_piece_wastes_little_or_is_full() {
         let classes = Classes::new(64 << 10);
         for bytes in 49..20_000 {
-            let size = classes.size(classes.piece(bytes, 32));
+            let size = classes.size(classes.piece(bytes, 0, 32, 8));
             assert!(size <= bytes + 32, "{bytes} in {size}");
         }
     }

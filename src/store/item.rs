@@ -287,6 +287,8 @@ impl Draft<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     left: usize,
+    /// Of that, what the next chunk must hold: up to the end of the key in the first one.
+    least: usize,
     /// What is not worth another chunk.
     slack: usize,
     is_split: bool,
@@ -300,8 +302,8 @@ impl Layout {
         let single = classes.holding(all);
         let fits = |class: Class| all <= SPLIT_MIN || classes.size(class) - all <= slack;
         let is_split = !single.is_some_and(fits);
-        let left = all + if is_split { NEXT } else { 0 };
-        Self { left, slack, is_split, is_begun: false }
+        let next = if is_split { NEXT } else { 0 };
+        Self { left: all + next, least: head + next, slack, is_split, is_begun: false }
     }
 
     /// The class of the next chunk.
@@ -312,11 +314,11 @@ impl Layout {
         let links = if self.is_begun { MORE } else { 0 };
         let bytes = self.left + links;
         let class = if self.is_split {
-            classes.piece(bytes, self.slack)
+            classes.piece(bytes, self.least, self.slack, MORE)
         } else {
             classes.holding(bytes).unwrap_or_default()
         };
-        self.is_begun = true;
+        (self.is_begun, self.least) = (true, 0);
         self.left = bytes.saturating_sub(classes.size(class));
         Some(class)
     }
@@ -324,36 +326,37 @@ impl Layout {
 
 impl Slab {
     pub(super) fn header(&self, id: ChunkId) -> &Header {
-        let (header, _) = Header::ref_from_prefix(self.chunk(id)).expect("a head has a header");
+        let (header, _) = Header::ref_from_prefix(self.tail(id)).expect("a head has a header");
         header
     }
 
     pub(super) fn header_mut(&mut self, id: ChunkId) -> &mut Header {
-        let bytes = self.chunk_mut(id);
-        let (header, _) = Header::mut_from_prefix(bytes).expect("a head has a header");
+        let (header, _) = Header::mut_from_prefix(self.tail_mut(id)).expect("a head has a header");
         header
     }
 
     pub(super) fn key(&self, id: ChunkId) -> &[u8] {
-        let (header, chunk) = (self.header(id), self.chunk(id));
-        &chunk[header.key_at()..header.value_at()]
+        let bytes = self.tail(id);
+        let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");
+        &bytes[header.key_at()..header.value_at()]
     }
 
     pub(super) fn item(&self, id: ChunkId, now: Now) -> Item<'_> {
-        let chunk = self.chunk(id);
-        let (header, _) = Header::ref_from_prefix(chunk).expect("a head has a header");
-        let len = header.value_len();
-        let value_at = header.value_at();
-        let first = &chunk[value_at..chunk.len().min(value_at + len)];
+        let bytes = self.tail(id);
+        let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");
+        let (len, value_at) = (header.value_len(), header.value_at());
+        let next = self.next(id);
+        let end = value_at + len;
+        let first = &bytes[value_at..if next.is_none() { end } else { self.size_of(id).min(end) }];
         Item {
             version: header.version(),
             cas: header.cas.get(),
-            flags: if header.has(HAS_FLAGS) { read_u32(chunk, HEADER) } else { 0 },
+            flags: if header.has(HAS_FLAGS) { read_u32(bytes, HEADER) } else { 0 },
             deadline: header.deadline(),
             marks: header.marks(),
             was_fetched: header.has(FETCHED),
             idle_s: header.idle_s(now),
-            value: Value { slab: self, first, next: self.next(id), len },
+            value: Value { slab: self, first, next, len },
         }
     }
 
@@ -405,12 +408,12 @@ impl Slab {
         if !header.has(HAS_NEXT) {
             return None;
         }
-        ChunkId::from_raw(read_u32(self.chunk(head), header.key_at() - NEXT))
+        ChunkId::from_raw(read_u32(self.tail(head), header.key_at() - NEXT))
     }
 
     fn set_next(&mut self, head: ChunkId, next: ChunkId) {
         let at = self.header(head).key_at() - NEXT;
-        write_u32(self.chunk_mut(head), at, next.raw());
+        write_u32(self.tail_mut(head), at, next.raw());
     }
 
     /// Frees all chunks of an item.

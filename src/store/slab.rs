@@ -47,11 +47,9 @@ const NOT_A_HEAD: u64 = 1 << 63;
 /// And this in free ones.
 const FREE: u64 = 1 << 62;
 
-/// One page.
+/// What is known of a page beside its bytes.
 #[derive(Debug)]
 struct Page {
-    /// Empty while the page is vacant.
-    bytes: Box<[u8]>,
     class: Class,
     chunk_size: u32,
     /// Chunks from here on were never in use.
@@ -79,6 +77,9 @@ pub(super) struct Slab {
     budget: Arc<Budget>,
     /// log2 of the units in a page.
     shift: u32,
+    /// The bytes of each page: apart from the rest, as every access needs them and nothing else.
+    /// Empty while a page is vacant.
+    bytes: Vec<Box<[u8]>>,
     pages: Vec<Page>,
     vacant: Vec<u32>,
     by_class: Vec<ClassPages>,
@@ -89,7 +90,8 @@ impl Slab {
         let classes = Classes::new(budget.page_size());
         let by_class = (0..classes.len()).map(|_| ClassPages::default()).collect();
         let shift = (budget.page_size() / UNIT).ilog2();
-        Self { classes, budget, shift, pages: Vec::new(), vacant: Vec::new(), by_class }
+        let (bytes, pages, vacant) = (Vec::new(), Vec::new(), Vec::new());
+        Self { classes, budget, shift, bytes, pages, vacant, by_class }
     }
 
     pub(super) fn classes(&self) -> &Classes {
@@ -111,31 +113,42 @@ impl Slab {
         (id.0 >> self.shift) as usize
     }
 
+    /// A chunk and all behind it in its page.
+    pub(super) fn tail(&self, id: ChunkId) -> &[u8] {
+        &self.bytes[self.page_of(id)][self.offset(id)..]
+    }
+
+    pub(super) fn tail_mut(&mut self, id: ChunkId) -> &mut [u8] {
+        let (page, offset) = (self.page_of(id), self.offset(id));
+        &mut self.bytes[page][offset..]
+    }
+
     /// All bytes of a chunk.
     pub(super) fn chunk(&self, id: ChunkId) -> &[u8] {
-        let page = &self.pages[self.page_of(id)];
-        let from = self.offset(id);
-        &page.bytes[from..from + page.chunk_size as usize]
+        &self.tail(id)[..self.size_of(id)]
     }
 
     pub(super) fn chunk_mut(&mut self, id: ChunkId) -> &mut [u8] {
-        let (number, from) = (self.page_of(id), self.offset(id));
-        let page = &mut self.pages[number];
-        &mut page.bytes[from..from + page.chunk_size as usize]
+        let size = self.size_of(id);
+        &mut self.tail_mut(id)[..size]
+    }
+
+    /// Bytes of a chunk.
+    pub(super) fn size_of(&self, id: ChunkId) -> usize {
+        self.pages[self.page_of(id)].chunk_size as usize
     }
 
     pub(super) fn is_head(&self, id: ChunkId) -> bool {
-        kind(word(self.chunk(id))) == Kind::Head
+        kind(word(self.tail(id))) == Kind::Head
     }
 
     /// Copies a whole chunk to one of the same class on another page.
     pub(super) fn copy_chunk(&mut self, from: ChunkId, to: ChunkId) {
         let (source, target) = (self.offset(from), self.offset(to));
-        let numbers = [self.page_of(from), self.page_of(to)];
+        let (numbers, size) = ([self.page_of(from), self.page_of(to)], self.size_of(from));
         let [one, other] =
-            self.pages.get_disjoint_mut(numbers).expect("a chunk moves to another page");
-        let size = one.chunk_size as usize;
-        other.bytes[target..target + size].copy_from_slice(&one.bytes[source..source + size]);
+            self.bytes.get_disjoint_mut(numbers).expect("a chunk moves to another page");
+        other[target..target + size].copy_from_slice(&one[source..source + size]);
     }
 
     fn offset(&self, id: ChunkId) -> usize {
@@ -144,13 +157,13 @@ impl Slab {
 
     /// The first word of a chunk that continues an item: what stands before and behind it.
     pub(super) fn link(&self, id: ChunkId) -> (u32, u32) {
-        let word = word(self.chunk(id));
+        let word = word(self.tail(id));
         ((word >> 31) as u32 & NONE, word as u32 & NONE)
     }
 
     pub(super) fn set_link(&mut self, id: ChunkId, before: u32, behind: u32) {
         let word = NOT_A_HEAD | u64::from(before) << 31 | u64::from(behind);
-        set_word(self.chunk_mut(id), word);
+        set_word(self.tail_mut(id), word);
     }
 
     /// A chunk of this class, linked to nothing. `None` when none is free and there is no memory
@@ -164,7 +177,7 @@ impl Slab {
         let size = page.chunk_size as usize;
         let chunk = if page.free != NONE {
             let chunk = page.free;
-            page.free = word(&page.bytes[chunk as usize * size..]) as u32 & NONE;
+            page.free = word(&self.bytes[number as usize][chunk as usize * size..]) as u32 & NONE;
             chunk
         } else {
             page.fresh += 1;
@@ -173,7 +186,7 @@ impl Slab {
         page.used += 1;
         let class = &mut self.by_class[usize::from(page.class)];
         class.free -= 1;
-        if page.used as usize == page.bytes.len() / size {
+        if page.used as usize == self.budget.page_size() / size {
             page.listed = NONE;
             class.with_room.pop();
         }
@@ -203,7 +216,7 @@ impl Slab {
         let behind = std::mem::replace(&mut page.free, chunk);
         page.used -= 1;
         let is_empty = page.used == 0;
-        set_word(&mut page.bytes[offset..], NOT_A_HEAD | FREE | u64::from(behind));
+        set_word(&mut self.bytes[number][offset..], NOT_A_HEAD | FREE | u64::from(behind));
         let class = &mut self.by_class[usize::from(page.class)];
         class.free += 1;
         if page.listed == NONE {
@@ -222,10 +235,9 @@ impl Slab {
         }
         let bytes = self.budget.take_page()?;
         let chunk_size = self.classes.size(class);
-        let chunks = bytes.len() / chunk_size;
+        let chunks = self.chunks_in(class);
         let of_class = &mut self.by_class[usize::from(class)];
         let page = Page {
-            bytes,
             class,
             chunk_size: chunk_size as u32,
             fresh: 0,
@@ -235,11 +247,12 @@ impl Slab {
         };
         let number = match self.vacant.pop() {
             Some(number) => {
-                self.pages[number as usize] = page;
+                (self.pages[number as usize], self.bytes[number as usize]) = (page, bytes);
                 number
             }
             None => {
                 self.pages.push(page);
+                self.bytes.push(bytes);
                 self.pages.len() as u32 - 1
             }
         };
@@ -251,11 +264,10 @@ impl Slab {
     /// The page must hold nothing, and be among those with room.
     fn drop_page(&mut self, number: usize) {
         self.unlist(number);
-        let page = &mut self.pages[number];
-        let chunks = page.bytes.len() / page.chunk_size as usize;
-        self.by_class[usize::from(page.class)].free -= chunks;
-        self.budget.return_page(std::mem::take(&mut page.bytes));
-        page.fresh = 0;
+        let class = self.pages[number].class;
+        self.by_class[usize::from(class)].free -= self.chunks_in(class);
+        self.pages[number].fresh = 0;
+        self.budget.return_page(std::mem::take(&mut self.bytes[number]));
         self.vacant.push(number as u32);
     }
 
@@ -302,14 +314,14 @@ impl Slab {
         let from = chunk * page.chunk_size as usize;
         (chunk < page.fresh as usize).then(|| {
             let id = ChunkId((number as u32) << self.shift | (from / UNIT) as u32);
-            (id, kind(word(&page.bytes[from..])))
+            (id, kind(word(&self.bytes[number][from..])))
         })
     }
 
     /// Whether a page knows how many of its chunks are used and free.
     pub(super) fn audit_page(&self, number: usize, used: usize, free: usize) -> Result<(), String> {
         let page = &self.pages[number];
-        if page.bytes.is_empty() {
+        if self.bytes[number].is_empty() {
             let is_known = page.fresh == 0 && self.vacant.contains(&(number as u32));
             return rule(is_known, || format!("page {number} is lost"));
         }
@@ -317,7 +329,7 @@ impl Slab {
         while next != NONE {
             listed_free += 1;
             let from = next as usize * page.chunk_size as usize;
-            next = word(&page.bytes[from..]) as u32 & NONE;
+            next = word(&self.bytes[number][from..]) as u32 & NONE;
         }
         rule(page.used as usize == used && listed_free == free, || {
             format!("page {number}: {used} used, {free} free, not {}, {listed_free}", page.used)

@@ -132,6 +132,11 @@ fn a_wiped_store_owes_nothing_for_items() {
     assert_eq!(store.counts().bytes, 0);
 }
 
+/// A byte as a key, of 1 byte or as long as a key can be.
+fn key_of(k: u8) -> Vec<u8> {
+    vec![k; if k < 128 { 1 } else { 250 }]
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, usize, u64),
@@ -171,8 +176,9 @@ proptest! {
             match step {
                 Step::Put(k, len, ttl) => {
                     let bytes = vec![k; len];
+                    let key = key_of(k);
                     let record = Record {
-                        key: &[k][..],
+                        key: &key[..],
                         version: versions.next(None),
                         change: Change::Put {
                             cas: 1,
@@ -187,13 +193,14 @@ proptest! {
                     model.insert(k, (bytes, if ttl == 0 { u64::MAX } else { second + ttl }));
                 }
                 Step::Delete(k) => {
+                    let key = key_of(k);
                     let record =
-                        Record { key: &[k][..], version: versions.next(None), change: Change::Delete };
+                        Record { key: &key[..], version: versions.next(None), change: Change::Delete };
                     store.apply(&record, now);
                     model.remove(&k);
                 }
                 Step::Get(k) => {
-                    let found = store.get(Key::new(&[k]).unwrap(), now).map(|item| item.value.to_vec());
+                    let found = store.get(Key::new(&key_of(k)).unwrap(), now).map(|item| item.value.to_vec());
                     let expected = model.get(&k).filter(|(_, end)| *end > second);
                     match (found, expected) {
                         (Some(found), expected) => {
