@@ -59,9 +59,15 @@ impl Bench {
     fn feed(&mut self, input: &[u8]) -> usize {
         self.out.clear();
         let Self { node, session, now, out, .. } = self;
-        let (used, step) = session.advance(node, input, *now, out, &mut Nobody);
-        assert!(used == input.len() && matches!(step, Step::Read(_)), "the input was not whole");
-        self.out.len()
+        let mut rest = input;
+        loop {
+            let (used, step) = session.advance(node, rest, *now, out, &mut Nobody);
+            rest = &rest[used..];
+            if step != Step::Yield {
+                assert!(rest.is_empty() && matches!(step, Step::Read(_)), "not whole commands");
+                return self.out.len();
+            }
+        }
     }
 }
 
