@@ -26,6 +26,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// `-a`: who may use the socket, as chmod has it.
     pub socket_mode: u32,
+    /// `-R`: commands of one connection before others have their turn.
+    pub requests_per_turn: u32,
     /// `-b`: the kernel's queue of connections that wait to be accepted.
     pub backlog: u32,
     /// `-o idle_timeout`, in seconds; 0: connections may be idle forever.
@@ -76,6 +78,7 @@ impl Default for Settings {
             listen: None,
             socket: None,
             socket_mode: 0o700,
+            requests_per_turn: 20,
             backlog: 1024,
             idle_timeout_s: 0,
             verbosity: 0,
@@ -100,8 +103,6 @@ pub struct Tuning {
     pub growth_factor: f64,
     /// `-n`, in bytes.
     pub chunk_size: u32,
-    /// `-R`.
-    pub requests_per_event: u32,
     /// Not `-C`.
     pub cas_enabled: bool,
     /// `-o hashpower`.
@@ -159,7 +160,6 @@ impl Default for Tuning {
         Self {
             growth_factor: 1.25,
             chunk_size: 48,
-            requests_per_event: 20,
             cas_enabled: true,
             hashpower: 0,
             hash_algorithm: "murmur3".into(),

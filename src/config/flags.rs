@@ -52,6 +52,9 @@ pub(super) struct Flags {
     /// Connections that may wait to be accepted.
     #[arg(short = 'b', long = "listen-backlog", value_name = "NUM", default_value_t = 1024)]
     pub(super) backlog: u32,
+    /// Commands of one connection before the next one's turn.
+    #[arg(short = 'R', long, value_name = "NUM", default_value_t = 20)]
+    pub(super) max_reqs_per_event: u32,
     /// Worker threads.
     #[arg(short = 't', long, value_name = "NUM", default_value_t = 4)]
     pub(super) threads: usize,
@@ -144,9 +147,6 @@ pub(super) struct Flags {
     /// Smallest of memcached's chunks.
     #[arg(short = 'n', long, value_name = "BYTES", default_value_t = 48, help_heading = TAKEN)]
     pub(super) slab_min_size: u32,
-    /// Requests of one connection before the next one's turn.
-    #[arg(short = 'R', long, value_name = "NUM", default_value_t = 20, help_heading = TAKEN)]
-    pub(super) max_reqs_per_event: u32,
     /// Large memory pages.
     #[arg(short = 'L', long, help_heading = TAKEN)]
     pub(super) enable_largepages: bool,

@@ -158,6 +158,9 @@ impl Flags {
         if self.connections == 0 {
             return Err("-c 0: expected at least 1 connection".into());
         }
+        if self.max_reqs_per_event == 0 {
+            return Err("-R 0: expected at least 1 request".into());
+        }
         let item_max = item_max(&self.max_item_size)?;
         let mut settings = Settings {
             memory: memory(self.memory_limit, item_max)?,
@@ -169,6 +172,7 @@ impl Flags {
             listen: (!self.listen.is_empty()).then(|| self.listen.join(",").into()),
             socket: self.unix_socket.as_deref().map(absolute),
             socket_mode: socket_mode(&self.unix_mask)?,
+            requests_per_turn: self.max_reqs_per_event,
             backlog: self.backlog,
             verbosity: self.verbose,
             shutdown_enabled: self.enable_shutdown,
@@ -214,13 +218,9 @@ impl Flags {
         if self.slab_min_size == 0 {
             return Err("-n 0: expected at least 1 byte".into());
         }
-        if self.max_reqs_per_event == 0 {
-            return Err("-R 0: expected at least 1 request".into());
-        }
         Ok(Tuning {
             growth_factor: self.slab_growth_factor,
             chunk_size: self.slab_min_size,
-            requests_per_event: self.max_reqs_per_event,
             cas_enabled: !self.disable_cas,
             ..Tuning::default()
         })

@@ -52,6 +52,8 @@ pub enum Step {
     Read(usize),
     /// The replies so far should be written and others have their turn before it goes on.
     Write,
+    /// Others should have their turn before it goes on; the replies so far may wait for more.
+    Yield,
     /// It waits for an outcome; see `resume`.
     Wait,
     /// This node may not answer now; go on when it serves again.
@@ -123,6 +125,7 @@ impl Session {
             }
         }
         let descriptor = self.connection().map_or(NO_DESCRIPTOR, |it| it.socket.descriptor);
+        let mut commands_left = node.options.settings.requests_per_turn;
         loop {
             match &mut self.mode {
                 Mode::Commands => {}
@@ -141,6 +144,10 @@ impl Session {
             if out.len() >= OUTPUT_MAX && done < input.len() {
                 return (done, Step::Write);
             }
+            if commands_left == 0 && done < input.len() {
+                return (done, Step::Yield);
+            }
+            commands_left = commands_left.saturating_sub(1);
             match self.parser.next(&input[done..]) {
                 Parsed::Incomplete { used, wants } => {
                     done += used;
@@ -273,6 +280,8 @@ fn doing(step: &Step, rest: &[u8]) -> Doing {
         }
         Step::Read(_) => Doing::Reading,
         Step::Watch => Doing::Watching,
-        Step::Write | Step::Wait | Step::Hold | Step::Close | Step::Stop(_) => Doing::Executing,
+        Step::Write | Step::Yield | Step::Wait | Step::Hold | Step::Close | Step::Stop(_) => {
+            Doing::Executing
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Lines<'_> {
     fn clients(&mut self, settings: &Settings) {
         self.show("stat_key_prefix", settings.prefix_delimiter);
         self.yes_or_no("detail_enabled", settings.detail_enabled);
-        self.show("reqs_per_event", settings.tuning.requests_per_event);
+        self.show("reqs_per_event", settings.requests_per_turn);
         self.yes_or_no("cas_enabled", settings.tuning.cas_enabled);
         self.show("tcp_backlog", settings.backlog);
         let protocol = match settings.protocol {

@@ -87,6 +87,7 @@ impl Single {
                 match step {
                     Step::Wait => session.resume(&self.node, host.answers.remove(0), &mut out),
                     Step::Write => written.append(&mut out),
+                    Step::Yield => {}
                     Step::Read(_) | Step::Watch => break,
                     Step::Close | Step::Stop(_) => return [written, out].concat(),
                     Step::Hold => panic!("a single node always serves"),
@@ -240,6 +241,24 @@ fn a_multi_get_is_written_in_bounded_parts() {
     let hundred = single.says("gets a\r\n").len() * 100 - 99 * "END\r\n".len();
     assert_eq!(written, hundred + one);
     assert!(parts > 30);
+}
+
+#[test]
+fn a_connection_yields_after_as_many_commands_as_a_turn_has() {
+    let single = Single::with(Settings { requests_per_turn: 3, ..Settings::default() });
+    let (mut session, mut rest) = (Session::new(0, ITEM_MAX), "version\r\n".repeat(8).into_bytes());
+    let (mut out, mut host, mut turns) = (Vec::new(), Alone::default(), Vec::new());
+    loop {
+        let (used, step) = session.advance(&single.node, &rest, single.now(), &mut out, &mut host);
+        rest.drain(..used);
+        turns.push(used / "version\r\n".len());
+        if matches!(step, Step::Read(_)) {
+            break;
+        }
+        assert_eq!(step, Step::Yield);
+    }
+    assert_eq!(turns, [3, 3, 2]);
+    assert_eq!(out, "VERSION 1.6.45\r\n".repeat(8).into_bytes());
 }
 
 #[test]

@@ -92,8 +92,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.output = buffers::take();
         }
         loop {
-            if !shared.node.is_serving() && !until_serving(shared).await {
-                return Ok(None);
+            if !shared.node.is_serving() {
+                // What was answered before a yield need not wait for what comes behind it.
+                self.write(worker, &shared.node).await?;
+                if !until_serving(shared).await {
+                    return Ok(None);
+                }
             }
             let now = clock::now(&shared.node);
             let (done, step) = self.session.advance(
@@ -104,9 +108,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 &mut self.courier,
             );
             self.input.drain(..done);
-            self.write(worker, &shared.node).await?;
+            // Unlike memcached, which writes before it yields: a write for every 20 commands took a
+            // fifth off the throughput of pipelines, and gained their clients nothing.
+            if step != Step::Yield {
+                self.write(worker, &shared.node).await?;
+            }
             match step {
-                Step::Write => {
+                Step::Write | Step::Yield => {
                     shared.node.counters(worker).conn_yields.add(1);
                     tokio::task::yield_now().await;
                 }

@@ -227,9 +227,31 @@ fn listen_unix(socket: UnixSocket, backlog: u32, workers: &[Runtime]) -> io::Res
     let context = workers.first().map(Runtime::enter);
     let shared: PlainUnixListener = socket.listen(backlog)?.into_std()?;
     drop(context);
-    let listener = |worker: &Runtime| {
+    // The first keeps the socket itself: a number left free below the listeners' would go to the
+    // first client, and operators take the last of `stats conns` for the newest.
+    let others = (1..workers.len()).map(|_| shared.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    let sockets = std::iter::once(shared).chain(others);
+    let listener = |(socket, worker): (PlainUnixListener, &Runtime)| {
         let _context = worker.enter();
-        UnixListener::from_std(shared.try_clone()?).map(Listener::Unix)
+        UnixListener::from_std(socket).map(Listener::Unix)
     };
-    workers.iter().map(listener).collect()
+    sockets.zip(workers).map(listener).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_get_higher_numbers_than_listeners() {
+        let workers: Vec<Runtime> = (0..3).map(|_| super::super::new_runtime().unwrap()).collect();
+        let path = std::env::temp_dir().join(format!("sessiond-{}.socket", std::process::id()));
+        let bound = Bound::new(&Listen::Unix { path: path.clone(), mode: 0o700 }, 3).unwrap();
+        let Some(Bound::Unix { socket, .. }) = bound.first() else { unreachable!("as asked") };
+        let bound_to = socket.as_raw_fd();
+        let listeners = bound.into_iter().flat_map(|one| one.listen(1, &workers).unwrap());
+        let numbers: Vec<_> = listeners.map(|one| one.socket().unwrap().0).collect();
+        fs::remove_file(path).unwrap();
+        assert!(numbers.contains(&bound_to), "{bound_to} is free again, {numbers:?} are not");
+    }
 }

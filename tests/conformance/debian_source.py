@@ -16,6 +16,9 @@ APT_DEADLINE_S = 300
 class NotToBeHad(Exception):
     """One line that says why there is no source package."""
 
+    def __str__(self):
+        return f"Debian's source package of memcached is not to be had: {self.args[0]}"
+
 
 def memcached_source(cache):
     """The unpacked source, e.g. `cache/memcached-1.6.18`."""
@@ -71,8 +74,8 @@ def _options(folder):
 
 def _source_line(line):
     """`deb ...` as `deb-src ...`; nothing for anything else, and nothing not from Debian."""
-    kind, _, rest = line.strip().partition(" ")
-    return f"deb-src {rest}" if kind in ("deb", "deb-src") and "debian" in rest else ""
+    kind, *rest = line.split(None, 1) or [""]
+    return f"deb-src {rest[0]}" if kind in ("deb", "deb-src") and "debian" in rest[0] else ""
 
 
 def _source_stanza(stanza):

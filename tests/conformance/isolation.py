@@ -12,6 +12,7 @@ import socket
 import struct
 
 CLONE_NEWNET = 0x40000000
+CLONE_NEWUSER = 0x10000000
 PR_SET_CHILD_SUBREAPER = 36
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 IFREQ_FLAGS = "16sh22x"
@@ -21,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def own_ports():
     """Moves this process into a network of its own, where only the loopback addresses exist."""
-    if _libc.unshare(CLONE_NEWNET) != 0:
+    if _libc.unshare(CLONE_NEWNET) != 0 and not _unshare_as_user():
         return
     with socket.socket() as any_socket:
         request = struct.pack(IFREQ_FLAGS, b"lo", 0)
@@ -29,6 +30,23 @@ def own_ports():
         flags = struct.unpack(IFREQ_FLAGS, answer)[1]
         request = struct.pack(IFREQ_FLAGS, b"lo", flags | IFF_UP)
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
+
+
+def _unshare_as_user():
+    """Whoever is not root may do it among users of its own, of which there is one: itself."""
+    user, group = os.getuid(), os.getgid()
+    if _libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+        return False
+    _write("uid_map", f"{user} {user} 1")
+    # The kernel maps a group only for those who can then not leave their other groups.
+    _write("setgroups", "deny")
+    _write("gid_map", f"{group} {group} 1")
+    return True
+
+
+def _write(name, words):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(words)
 
 
 def adopt_orphans():

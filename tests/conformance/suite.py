@@ -51,8 +51,26 @@ LOG_LINE_MAX = 400
 ASK_AGAIN_S = 0.05
 
 
+# Debian's package `perl`: the perl that every Debian has comes without them.
+PERL_MODULES = ("Test::More", "FindBin", "IO::Socket::INET", "IO::Socket::UNIX")
+
+
 class CannotRun(Exception):
-    """One line that says what is missing on this machine."""
+    """One line that says why."""
+
+
+class ToolMissing(CannotRun):
+    """One line that says what this machine lacks."""
+
+
+def check_tools():
+    """Says what is missing before anything is downloaded for it."""
+    for tool, package in (("perl", "perl"), ("cc", "gcc")):
+        if not shutil.which(tool):
+            raise ToolMissing(f"the suite needs {tool} (Debian's package {package})")
+    asked = [f"-M{module}" for module in PERL_MODULES]
+    if subprocess.run(["perl", *asked, "-e", "1"], stderr=subprocess.DEVNULL).returncode != 0:
+        raise ToolMissing("the suite needs perl's own modules (Debian's package perl)")
 
 
 @dataclass
@@ -102,13 +120,10 @@ class Suite:
         shutil.rmtree(self.tree)
 
     def _lay_out(self):
-        for tool in ("perl", "cc"):
-            if not shutil.which(tool):
-                raise CannotRun(f"the suite needs {tool}")
         shutil.copytree(self.source / "t", self.tree / "t")
         compile_command = ["cc", "-o", self.tree / "timedrun", self.source / "timedrun.c"]
         if subprocess.run(compile_command, stderr=subprocess.DEVNULL).returncode != 0:
-            raise CannotRun("cc cannot compile the suite's timedrun.c")
+            raise ToolMissing("cc cannot compile a program (Debian's package libc6-dev)")
         (self.tree / "memcached").symlink_to(self.binary)
         server = self.tree / "memcached-debug"
         server.write_text(SERVER)

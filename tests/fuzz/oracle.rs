@@ -76,6 +76,7 @@ fn replies(input: &[u8], piece: usize) -> Vec<u8> {
             buffer.drain(..used);
             match step {
                 Step::Watch => break,
+                Step::Yield => {}
                 Step::Read(wants) => {
                     assert!(wants <= ITEM_MAX + LINE_MAX, "a connection wants {wants} bytes");
                     break;
