@@ -204,6 +204,18 @@ fn a_metadump_shows_every_item_in_bounded_pieces() {
 }
 
 #[test]
+fn one_item_and_all_items_are_shown_with_the_same_size() {
+    let single = Single::new(true);
+    single.says("set k 0 0 3\r\nabc\r\n");
+    let size = |text: &str| {
+        let (_, size) = text.split_once(" size=").expect("a size");
+        size.split_whitespace().next().unwrap().to_owned()
+    };
+    let dump = single.says("lru_crawler metadump all\r\n");
+    assert_eq!(size(&single.says("me k\r\n")), size(&dump));
+}
+
+#[test]
 fn dumps_have_memcacheds_conditions() {
     let single = Single::new(true);
     single.says("set k 0 0 1\r\na\r\n");
