@@ -120,7 +120,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }),
             Request::Stats { topic } => self.stats(topic),
             Request::Crawl(crawl) => self.crawl(crawl),
-            Request::Tune(tune) => self.tune(tune),
+            Request::Tune { tune, noreply } => self.tune(tune, noreply),
             Request::MemoryLimit { megabytes, noreply } => {
                 self.set_memory_limit(megabytes, noreply)
             }
