@@ -2,7 +2,7 @@
 
 use super::dump::Dump;
 use super::meta::KeptMeta;
-use super::observe::{Read, Trace, WatcherId};
+use super::observe::{Read, Trace, WatcherId, Wording};
 use super::{Host, Node};
 use crate::key::Key;
 use crate::protocol::reply;
@@ -194,7 +194,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         let deadline = Deadline::from_exptime(exptime, self.now);
         let terms = Terms { touch: Some(deadline), ..Terms::default() };
         let mutation = Mutation::Fetch { terms, recache: Deadline::NEVER };
-        let trace = self.trace(key, &mutation);
+        let trace = self.trace(key, &mutation, Wording::Classic);
         match self.node.mutate(key, &mutation, self.now, self.host) {
             Some(outcome) => {
                 count(Verb::GetAndTouch, &outcome, self.counters);
@@ -288,7 +288,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         mutation: &Mutation<&[u8]>,
         form: Form,
     ) -> Executed<'static> {
-        let trace = self.trace(key, mutation);
+        let wording = if verb == Verb::Oversize { Wording::Oversize } else { Wording::Classic };
+        let trace = self.trace(key, mutation, wording);
         let pending = Pending { verb, form, trace };
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
@@ -305,12 +306,18 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     /// What is to be shown once the outcome of a mutation is known; `None` when nobody looks.
-    pub(super) fn trace(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) -> Option<Box<Trace>> {
+    pub(super) fn trace(
+        &self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        wording: Wording,
+    ) -> Option<Box<Trace>> {
         let observers = &self.node.observers;
         if observers.wants(Events::FETCHERS) {
             self.show_lookup(key, mutation);
         }
-        Trace::of(observers, key, mutation, self.descriptor, self.now)
+        let before = || self.size_before(key);
+        Trace::of(observers, key, mutation, wording, before, self.descriptor, self.now)
     }
 
     /// A memcached looks an item up before it changes it, and its watchers see that as a read.
@@ -318,11 +325,14 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         if matches!(mutation, Mutation::Fetch { .. }) {
             return; // It is shown as the read that it is, once its outcome is known.
         }
-        let mut shard = self.node.shards[key.hash().lane()].lock();
-        let found = shard.peek(key, self.now).map(|item| item.value.len());
-        drop(shard);
-        let read = Read { key, found, descriptor: self.descriptor };
+        let read = Read { key, found: self.size_before(key), descriptor: self.descriptor };
         self.node.observers.log_read(read, self.now);
+    }
+
+    /// Of the value that is here before a change: the copy of this node, not the owner's.
+    fn size_before(&self, key: Key<'_>) -> Option<usize> {
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        shard.peek(key, self.now).map(|item| item.value.len())
     }
 
     fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed<'static> {

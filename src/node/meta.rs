@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::commands::{Context, Executed, Form, Pending, Shown, Verb, count};
-use super::observe::Read;
+use super::observe::{Read, Wording};
 use super::report::CLASS;
 use super::{Host, decide};
 use crate::key::Key;
@@ -168,7 +168,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     ) -> Executed<'static> {
         let MetaRequest { key, flags, options, .. } = meta;
         let form = MetaForm { verb: meta.verb, key, flags, options, size, now: self.now };
-        let trace = self.trace(key, mutation);
+        let trace = self.trace(key, mutation, Wording::Meta);
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
                 count(verb, &outcome, self.counters);
