@@ -69,8 +69,8 @@ pub(super) enum Verb {
     Incr,
     Decr,
     Touch,
-    GetAndTouch,
     MetaFetch,
+    MetaTouch,
     FlushAll,
 }
 
@@ -197,7 +197,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         let trace = self.trace(key, &mutation, Wording::Classic);
         match self.node.mutate(key, &mutation, self.now, self.host) {
             Some(outcome) => {
-                count(Verb::GetAndTouch, &outcome, self.counters);
+                count(Verb::Touch, &outcome, self.counters);
                 if let Some(trace) = trace {
                     trace.finish(&self.node.observers, &outcome);
                 }
@@ -205,7 +205,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 Executed::Done
             }
             None => Executed::Pending(Pending {
-                verb: Verb::GetAndTouch,
+                verb: Verb::Touch,
                 form: Form::Value { key: key.bytes().into(), form, last },
                 trace,
             }),
@@ -270,6 +270,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed<'static> {
         if !self.node.options.settings.flush_enabled {
+            self.counters.cmd_flush.add(1);
             return self.say(|out| {
                 if !noreply {
                     out.extend_from_slice(reply::FLUSH_NOT_ALLOWED);
@@ -466,16 +467,17 @@ pub(super) fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
         Verb::Delete => pick(&counters.delete_hits, &counters.delete_misses),
         Verb::Incr => pick(&counters.incr_hits, &counters.incr_misses),
         Verb::Decr => pick(&counters.decr_hits, &counters.decr_misses),
-        Verb::MetaFetch => {
+        // A read that touches counts as a touch alone; one with mg that finds nothing is a read.
+        Verb::MetaTouch if !missed => {
+            counters.cmd_touch.add(1);
+            &counters.touch_hits
+        }
+        Verb::MetaFetch | Verb::MetaTouch => {
             counters.cmd_get.add(1);
             pick(&counters.get_hits, &counters.get_misses)
         }
-        Verb::Touch | Verb::GetAndTouch => {
+        Verb::Touch => {
             counters.cmd_touch.add(1);
-            if verb == Verb::GetAndTouch {
-                counters.cmd_get.add(1);
-                pick(&counters.get_hits, &counters.get_misses).add(1);
-            }
             pick(&counters.touch_hits, &counters.touch_misses)
         }
         Verb::FlushAll => &counters.cmd_flush,

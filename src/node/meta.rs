@@ -89,7 +89,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         if changes {
             drop(shard);
             let mutation = Mutation::Fetch { terms: terms(&options, self.now), recache };
-            let verb = if options.touch.is_some() { Verb::GetAndTouch } else { Verb::MetaFetch };
+            let verb = if options.touch.is_some() { Verb::MetaTouch } else { Verb::MetaFetch };
             return self.meta_mutate(verb, meta, 0, &mutation);
         }
         let found = item.as_ref().map(|item| item.value.len());

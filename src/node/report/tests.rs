@@ -79,6 +79,30 @@ fn reads_that_find_nothing_are_told_apart() {
 }
 
 #[test]
+fn a_read_that_touches_is_counted_as_memcached_does() {
+    let single = Single::new(true);
+    single.says("set a 0 0 1\r\nx\r\ngat 0 a none\r\nmg a T0 v\r\nmg none T0\r\n");
+    let text = single.says("stats\r\n");
+    for (name, value) in [
+        ("cmd_get", "1"),
+        ("get_hits", "0"),
+        ("get_misses", "1"),
+        ("cmd_touch", "3"),
+        ("touch_hits", "2"),
+        ("touch_misses", "1"),
+    ] {
+        assert_eq!(stat(&text, name), value, "{name}");
+    }
+}
+
+#[test]
+fn a_flush_that_is_not_allowed_is_counted_all_the_same() {
+    let single = Single::with(Settings { flush_enabled: false, ..Settings::default() });
+    single.says("flush_all\r\n");
+    assert_eq!(stat(&single.says("stats\r\n"), "cmd_flush"), "1");
+}
+
+#[test]
 fn reset_clears_counts_and_keeps_what_is_there() {
     let single = Single::new(true);
     single.says("stats detail on\r\nset p:k 0 0 1\r\na\r\nget p:k\r\n");
