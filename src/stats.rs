@@ -94,13 +94,13 @@ macro_rules! counters {
 }
 
 counters! {
-    cmd_get: "Keys asked for.",
+    cmd_get: "Keys asked for, without touching them.",
     cmd_meta: "Meta commands.",
     get_hits: "Keys found.",
     get_misses: "Keys not found.",
     cmd_set: "Storage commands.",
     cmd_flush: "flush_all commands.",
-    cmd_touch: "touch, gat and gats, per key.",
+    cmd_touch: "touch, gat and gats, per key, and mg that has touched.",
     touch_hits: "Of those, found.",
     touch_misses: "Of those, not found.",
     delete_hits: "Deletes that found their key.",

@@ -64,7 +64,7 @@ impl<W, H> Context<'_, W, H> {
         Executed::Dump(Dump::new(kind, classes))
     }
 
-    pub(super) fn tune(&mut self, tune: Tune) -> Executed<'static> {
+    pub(super) fn tune(&mut self, tune: Tune, noreply: bool) -> Executed<'static> {
         let tuning = &self.node.options.settings.tuning;
         let line = match tune {
             Tune::Accepted => reply::OK,
@@ -73,7 +73,7 @@ impl<W, H> Context<'_, W, H> {
             Tune::Reassign { .. } if !tuning.slab_reassign => reply::REASSIGN_OFF,
             Tune::Reassign { source, target } => reassign(source, target),
         };
-        self.reply(line)
+        self.reply(if noreply { b"" } else { line })
     }
 
     pub(super) fn set_memory_limit(&mut self, megabytes: u32, noreply: bool) -> Executed<'static> {

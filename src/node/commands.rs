@@ -2,7 +2,7 @@
 
 use super::dump::Dump;
 use super::meta::KeptMeta;
-use super::observe::{Read, Trace, WatcherId};
+use super::observe::{Read, Trace, WatcherId, Wording};
 use super::{Host, Node};
 use crate::key::Key;
 use crate::protocol::reply;
@@ -69,8 +69,8 @@ pub(super) enum Verb {
     Incr,
     Decr,
     Touch,
-    GetAndTouch,
     MetaFetch,
+    MetaTouch,
     FlushAll,
 }
 
@@ -120,7 +120,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }),
             Request::Stats { topic } => self.stats(topic),
             Request::Crawl(crawl) => self.crawl(crawl),
-            Request::Tune(tune) => self.tune(tune),
+            Request::Tune { tune, noreply } => self.tune(tune, noreply),
             Request::MemoryLimit { megabytes, noreply } => {
                 self.set_memory_limit(megabytes, noreply)
             }
@@ -194,10 +194,10 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         let deadline = Deadline::from_exptime(exptime, self.now);
         let terms = Terms { touch: Some(deadline), ..Terms::default() };
         let mutation = Mutation::Fetch { terms, recache: Deadline::NEVER };
-        let trace = self.trace(key, &mutation);
+        let trace = self.trace(key, &mutation, Wording::Classic);
         match self.node.mutate(key, &mutation, self.now, self.host) {
             Some(outcome) => {
-                count(Verb::GetAndTouch, &outcome, self.counters);
+                count(Verb::Touch, &outcome, self.counters);
                 if let Some(trace) = trace {
                     trace.finish(&self.node.observers, &outcome);
                 }
@@ -205,7 +205,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 Executed::Done
             }
             None => Executed::Pending(Pending {
-                verb: Verb::GetAndTouch,
+                verb: Verb::Touch,
                 form: Form::Value { key: key.bytes().into(), form, last },
                 trace,
             }),
@@ -270,6 +270,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn flush_all(&mut self, delay: i32, noreply: bool) -> Executed<'static> {
         if !self.node.options.settings.flush_enabled {
+            self.counters.cmd_flush.add(1);
             return self.say(|out| {
                 if !noreply {
                     out.extend_from_slice(reply::FLUSH_NOT_ALLOWED);
@@ -288,7 +289,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         mutation: &Mutation<&[u8]>,
         form: Form,
     ) -> Executed<'static> {
-        let trace = self.trace(key, mutation);
+        let wording = if verb == Verb::Oversize { Wording::Oversize } else { Wording::Classic };
+        let trace = self.trace(key, mutation, wording);
         let pending = Pending { verb, form, trace };
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
@@ -305,12 +307,18 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     /// What is to be shown once the outcome of a mutation is known; `None` when nobody looks.
-    pub(super) fn trace(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) -> Option<Box<Trace>> {
+    pub(super) fn trace(
+        &self,
+        key: Key<'_>,
+        mutation: &Mutation<&[u8]>,
+        wording: Wording,
+    ) -> Option<Box<Trace>> {
         let observers = &self.node.observers;
         if observers.wants(Events::FETCHERS) {
             self.show_lookup(key, mutation);
         }
-        Trace::of(observers, key, mutation, self.descriptor, self.now)
+        let before = || self.size_before(key);
+        Trace::of(observers, key, mutation, wording, before, self.descriptor, self.now)
     }
 
     /// A memcached looks an item up before it changes it, and its watchers see that as a read.
@@ -318,11 +326,14 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         if matches!(mutation, Mutation::Fetch { .. }) {
             return; // It is shown as the read that it is, once its outcome is known.
         }
-        let mut shard = self.node.shards[key.hash().lane()].lock();
-        let found = shard.peek(key, self.now).map(|item| item.value.len());
-        drop(shard);
-        let read = Read { key, found, descriptor: self.descriptor };
+        let read = Read { key, found: self.size_before(key), descriptor: self.descriptor };
         self.node.observers.log_read(read, self.now);
+    }
+
+    /// Of the value that is here before a change: the copy of this node, not the owner's.
+    fn size_before(&self, key: Key<'_>) -> Option<usize> {
+        let mut shard = self.node.shards[key.hash().lane()].lock();
+        shard.peek(key, self.now).map(|item| item.value.len())
     }
 
     fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed<'static> {
@@ -456,16 +467,17 @@ pub(super) fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
         Verb::Delete => pick(&counters.delete_hits, &counters.delete_misses),
         Verb::Incr => pick(&counters.incr_hits, &counters.incr_misses),
         Verb::Decr => pick(&counters.decr_hits, &counters.decr_misses),
-        Verb::MetaFetch => {
+        // A read that touches counts as a touch alone; one with mg that finds nothing is a read.
+        Verb::MetaTouch if !missed => {
+            counters.cmd_touch.add(1);
+            &counters.touch_hits
+        }
+        Verb::MetaFetch | Verb::MetaTouch => {
             counters.cmd_get.add(1);
             pick(&counters.get_hits, &counters.get_misses)
         }
-        Verb::Touch | Verb::GetAndTouch => {
+        Verb::Touch => {
             counters.cmd_touch.add(1);
-            if verb == Verb::GetAndTouch {
-                counters.cmd_get.add(1);
-                pick(&counters.get_hits, &counters.get_misses).add(1);
-            }
             pick(&counters.touch_hits, &counters.touch_misses)
         }
         Verb::FlushAll => &counters.cmd_flush,

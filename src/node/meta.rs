@@ -5,10 +5,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::commands::{Context, Executed, Form, Pending, Shown, Verb, count};
-use super::observe::Read;
+use super::observe::{Read, Wording};
+use super::report::CLASS;
 use super::{Host, decide};
 use crate::key::Key;
-use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, reply};
+use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, item_size, reply};
 use crate::record::{Direction, Mutation, Outcome, Sight, StoreMode, Terms};
 use crate::time::{Deadline, Now};
 
@@ -88,7 +89,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         if changes {
             drop(shard);
             let mutation = Mutation::Fetch { terms: terms(&options, self.now), recache };
-            let verb = if options.touch.is_some() { Verb::GetAndTouch } else { Verb::MetaFetch };
+            let verb = if options.touch.is_some() { Verb::MetaTouch } else { Verb::MetaFetch };
             return self.meta_mutate(verb, meta, 0, &mutation);
         }
         let found = item.as_ref().map(|item| item.value.len());
@@ -147,10 +148,10 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 let ends = ends.map_or("-1".to_owned(), |seconds| seconds.to_string());
                 let fetched = if sight.was_fetched { "yes" } else { "no" };
                 let line = format!(
-                    " exp={ends} la={} cas={} fetch={fetched} cls=1 size={}\r\n",
+                    " exp={ends} la={} cas={} fetch={fetched} cls={CLASS} size={}\r\n",
                     sight.idle_s,
                     sight.cas,
-                    key.bytes().len() + item.value.len(),
+                    item_size(key, item.value.len()),
                 );
                 self.out.extend_from_slice(line.as_bytes());
             }
@@ -167,7 +168,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     ) -> Executed<'static> {
         let MetaRequest { key, flags, options, .. } = meta;
         let form = MetaForm { verb: meta.verb, key, flags, options, size, now: self.now };
-        let trace = self.trace(key, mutation);
+        let trace = self.trace(key, mutation, Wording::Meta);
         match self.node.mutate(key, mutation, self.now, self.host) {
             Some(outcome) => {
                 count(verb, &outcome, self.counters);

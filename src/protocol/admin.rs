@@ -349,7 +349,7 @@ pub(super) fn watch(arguments: &[u8]) -> Parsing<'_> {
 }
 
 fn tune<'a>(tune: Tune) -> Parsing<'a> {
-    Ok(Line::Request(Request::Tune(tune)))
+    Ok(Line::Request(Request::Tune { tune, noreply: false }))
 }
 
 /// memcached compares as many letters as the client has sent.
@@ -453,6 +453,13 @@ mod tests {
         }
     }
 
+    fn tuned(text: &str) -> Tune {
+        match request(text) {
+            Request::Tune { tune, .. } => tune,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
     #[test]
     fn tuning_that_makes_sense_is_accepted() {
         for text in [
@@ -464,10 +471,10 @@ mod tests {
             "lru_crawler sleep 100",
             "lru_crawler tocrawl 0",
         ] {
-            assert_eq!(request(text), Request::Tune(Tune::Accepted), "{text}");
+            assert_eq!(tuned(text), Tune::Accepted, "{text}");
         }
-        assert_eq!(request("lru mode flat"), Request::Tune(Tune::Lru));
-        assert_eq!(request("lru temp_ttl -1"), Request::Tune(Tune::Lru));
+        assert_eq!(tuned("lru mode flat"), Tune::Lru);
+        assert_eq!(tuned("lru temp_ttl -1"), Tune::Lru);
     }
 
     #[test]

@@ -120,7 +120,12 @@ pub enum Request<'a> {
     /// lru_crawler.
     Crawl(Crawl),
     /// slabs, lru, and what else memcached lets an operator turn.
-    Tune(Tune),
+    Tune {
+        /// What to turn.
+        tune: Tune,
+        /// Whether to keep silent.
+        noreply: bool,
+    },
     /// cache_memlimit.
     MemoryLimit {
         /// The new `-m`.

@@ -88,14 +88,14 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
         b"version" => Ok(Line::Request(Request::Version)),
         b"verbosity" => verbosity(arguments),
         b"stats" => admin::stats(arguments),
-        b"lru_crawler" => admin::lru_crawler(arguments),
+        b"lru_crawler" => obedient(arguments, admin::lru_crawler(arguments)),
         b"watch" => admin::watch(arguments),
-        b"cache_memlimit" => admin::cache_memlimit(arguments),
-        b"slabs" => admin::slabs(arguments),
-        b"lru" => admin::lru(arguments),
+        b"cache_memlimit" => obedient(arguments, admin::cache_memlimit(arguments)),
+        b"slabs" => obedient(arguments, admin::slabs(arguments)),
+        b"lru" => obedient(arguments, admin::lru(arguments)),
         b"quit" => Ok(Line::Request(Request::Quit)),
-        b"shutdown" => Ok(Line::Request(Request::Shutdown(shutdown(arguments)))),
-        _ => unknown(line),
+        b"shutdown" => shutdown(arguments),
+        _ => obedient(arguments, unknown(line)),
     };
     parsed.unwrap_or_else(Line::Bad)
 }
@@ -187,12 +187,28 @@ fn verbosity(arguments: &[u8]) -> Parsing<'_> {
     Ok(Line::Request(Request::Verbosity { noreply }))
 }
 
-fn shutdown(arguments: &[u8]) -> Option<Stop> {
+fn shutdown(arguments: &[u8]) -> Parsing<'_> {
     let mut words = Fields(arguments);
-    match (words.next(), words.next()) {
+    let stop = match (words.next(), words.next()) {
         (None, _) => Some(Stop::Plain),
         (Some(b"graceful"), None) => Some(Stop::Graceful),
+        // No way to stop is called so, and the client does not want to be told.
+        _ if is_noreply(arguments) => return Err(BAD_FORMAT.silenced(true)),
         _ => None,
+    };
+    Ok(Line::Request(Request::Shutdown(stop)))
+}
+
+/// To memcached `noreply` is the last word of any command that is not read by all of its words.
+fn obedient<'a>(arguments: &[u8], parsed: Parsing<'a>) -> Parsing<'a> {
+    let noreply = is_noreply(arguments);
+    match parsed {
+        Ok(Line::Request(Request::Tune { tune, .. })) => {
+            Ok(Line::Request(Request::Tune { tune, noreply }))
+        }
+        // It stands where a class should.
+        Ok(Line::Request(Request::Crawl(_))) if noreply => Err(BAD_FORMAT.silenced(true)),
+        parsed => parsed.map_err(|bad| bad.silenced(noreply)),
     }
 }
 
@@ -272,6 +288,7 @@ pub(super) fn signed(field: &[u8]) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Tune;
 
     /// The line alone, without anything in base64.
     fn line(text: &[u8]) -> Line<'_> {
@@ -343,6 +360,36 @@ mod tests {
     fn noreply_hides_errors() {
         assert_eq!(error_of(b"set k x 0 1 noreply"), b"");
         assert_eq!(error_of(b"incr k x noreply"), b"");
+    }
+
+    #[test]
+    fn noreply_hides_errors_of_operators_too() {
+        for text in [
+            "flush_all abc noreply",
+            "verbosity noreply",
+            "verbosity x noreply",
+            "lru_crawler noreply",
+            "lru_crawler enable noreply",
+            "lru_crawler metadump noreply",
+            "lru_crawler sleep noreply",
+            "cache_memlimit noreply",
+            "cache_memlimit 1 noreply",
+            "slabs noreply",
+            "slabs reassign 1 2 noreply",
+            "slabs automove 3 noreply",
+            "lru mode x noreply",
+            "shutdown now noreply",
+            "shutdown noreply",
+            "nonsense noreply",
+        ] {
+            match line(text.as_bytes()) {
+                Line::Bad(bad) => assert_eq!(bad.error, b"", "{text}"),
+                Line::Request(Request::Verbosity { noreply: true }) => {}
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        let quiet = Request::Tune { tune: Tune::Accepted, noreply: true };
+        assert_eq!(line(b"slabs automove 1 noreply"), Line::Request(quiet));
     }
 
     #[test]

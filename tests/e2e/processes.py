@@ -42,6 +42,12 @@ class Program:
     def pid(self):
         return self._process.pid
 
+    def resident_bytes(self):
+        """The memory that it has now."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
+            line = next(line for line in status if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
     def kill9(self):
         """Dies without a word, as a host that loses power."""
         self._process.kill()

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-pub(super) use trace::Trace;
+pub(super) use trace::{Trace, Wording};
 pub(super) use watchers::{Logged, WatcherId};
 
 use crate::key::Key;

@@ -17,10 +17,31 @@ pub(in crate::node) struct Trace {
     descriptor: i32,
 }
 
+/// The command behind a mutation, where the mutation does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Wording {
+    /// A word.
+    Classic,
+    /// Two letters and flags.
+    Meta,
+    /// A value that was refused for its size: what it was to replace is deleted.
+    Oversize,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Store { command: &'static str, ttl_s: u64, size: usize },
-    Delete,
+    Store {
+        command: &'static str,
+        ttl_s: u64,
+        size: usize,
+    },
+    Oversize,
+    Delete {
+        command: &'static str,
+        size: usize,
+    },
+    /// A delete after which the item is still there, to be renewed.
+    Invalidate,
     Fetch,
 }
 
@@ -29,18 +50,21 @@ const TRACED: Events =
     Events::MUTATIONS.and(Events::DELETIONS).and(Events::FETCHERS).and(Events::DETAIL);
 
 impl Trace {
-    /// `None` when nobody looks, or at something that is not shown.
+    /// `None` when nobody looks, or at something that is not shown. `before`: the size of the value
+    /// that is there now.
     pub(in crate::node) fn of(
         observers: &Observers,
         key: Key<'_>,
         mutation: &Mutation<&[u8]>,
+        wording: Wording,
+        before: impl FnOnce() -> Option<usize>,
         descriptor: i32,
         now: Now,
     ) -> Option<Box<Self>> {
         if !observers.wants(TRACED) {
             return None;
         }
-        let kind = kind(mutation, now)?;
+        let kind = kind(mutation, wording, before, now)?;
         Some(Box::new(Self { key: key.bytes().into(), kind, now, descriptor }))
     }
 
@@ -63,15 +87,26 @@ impl Trace {
                     ),
                 );
             }
-            Kind::Delete => {
+            Kind::Oversize => {
+                observers.count(&key, |counts| counts.sets += 1);
+                observers.log(
+                    Events::MUTATIONS,
+                    now,
+                    format_args!(
+                        "type=item_store key={} status=too_large cmd=set ttl=0 clsid=0 cfd={descriptor} size=0",
+                        Encoded(&key)
+                    ),
+                );
+            }
+            Kind::Invalidate => observers.count(&key, |counts| counts.deletes += 1),
+            Kind::Delete { command, size } => {
                 observers.count(&key, |counts| counts.deletes += 1);
                 if *outcome == Outcome::Deleted {
-                    // How large it was is known to its owner only.
                     observers.log(
                         Events::DELETIONS,
                         now,
                         format_args!(
-                            "type=deleted key={} cmd=delete clsid={} size=0",
+                            "type=deleted key={} cmd={command} clsid={} size={size}",
                             Encoded(&key),
                             super::super::report::CLASS
                         ),
@@ -87,14 +122,24 @@ impl Trace {
     }
 }
 
-fn kind(mutation: &Mutation<&[u8]>, now: Now) -> Option<Kind> {
+fn kind(
+    mutation: &Mutation<&[u8]>,
+    wording: Wording,
+    before: impl FnOnce() -> Option<usize>,
+    now: Now,
+) -> Option<Kind> {
     match mutation {
+        _ if wording == Wording::Oversize => Some(Kind::Oversize),
         Mutation::Store { mode, deadline, terms, value, .. } => Some(Kind::Store {
             command: if terms.compare.is_some() { "cas" } else { command(*mode) },
             ttl_s: deadline.remaining_s(now).unwrap_or_default(),
             size: value.len(),
         }),
-        Mutation::Delete { .. } => Some(Kind::Delete),
+        Mutation::Delete { terms, .. } if terms.is_stale => Some(Kind::Invalidate),
+        Mutation::Delete { .. } => Some(Kind::Delete {
+            command: if wording == Wording::Meta { "md" } else { "delete" },
+            size: before().unwrap_or_default(),
+        }),
         Mutation::Fetch { .. } => Some(Kind::Fetch),
         Mutation::Count { .. } | Mutation::Touch { .. } => None,
     }

@@ -79,6 +79,30 @@ fn reads_that_find_nothing_are_told_apart() {
 }
 
 #[test]
+fn a_read_that_touches_is_counted_as_memcached_does() {
+    let single = Single::new(true);
+    single.says("set a 0 0 1\r\nx\r\ngat 0 a none\r\nmg a T0 v\r\nmg none T0\r\n");
+    let text = single.says("stats\r\n");
+    for (name, value) in [
+        ("cmd_get", "1"),
+        ("get_hits", "0"),
+        ("get_misses", "1"),
+        ("cmd_touch", "3"),
+        ("touch_hits", "2"),
+        ("touch_misses", "1"),
+    ] {
+        assert_eq!(stat(&text, name), value, "{name}");
+    }
+}
+
+#[test]
+fn a_flush_that_is_not_allowed_is_counted_all_the_same() {
+    let single = Single::with(Settings { flush_enabled: false, ..Settings::default() });
+    single.says("flush_all\r\n");
+    assert_eq!(stat(&single.says("stats\r\n"), "cmd_flush"), "1");
+}
+
+#[test]
 fn reset_clears_counts_and_keeps_what_is_there() {
     let single = Single::new(true);
     single.says("stats detail on\r\nset p:k 0 0 1\r\na\r\nget p:k\r\n");
@@ -204,6 +228,39 @@ fn a_metadump_shows_every_item_in_bounded_pieces() {
 }
 
 #[test]
+fn deletions_say_which_command_and_how_much_it_was() {
+    let single = Single::new(true);
+    let mut watcher = single.node.open(0, socket(5), single.now());
+    single.says_in(&mut watcher, "watch mutations deletions\r\n");
+    single.says("ms a 2\r\nxy\r\nms b 3\r\nxyz\r\nmd none\r\nmd a I\r\nmd a\r\nmd b x\r\n");
+    let too_large = "x".repeat(2 << 20);
+    single.says(&format!("set b 0 0 {}\r\n{too_large}\r\n", too_large.len()));
+    let seen = single.says_in(&mut watcher, "\r\n");
+    let texts: Vec<&str> = seen.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap()).collect();
+    assert_eq!(
+        texts[2..],
+        [
+            "type=deleted key=a cmd=md clsid=1 size=2",
+            "type=deleted key=b cmd=md clsid=1 size=3",
+            "type=item_store key=b status=too_large cmd=set ttl=0 clsid=0 cfd=-1 size=0",
+        ]
+    );
+    assert_eq!(single.says("get b\r\n"), "END\r\n", "the old value does not stay");
+}
+
+#[test]
+fn one_item_and_all_items_are_shown_with_the_same_size() {
+    let single = Single::new(true);
+    single.says("set k 0 0 3\r\nabc\r\n");
+    let size = |text: &str| {
+        let (_, size) = text.split_once(" size=").expect("a size");
+        size.split_whitespace().next().unwrap().to_owned()
+    };
+    let dump = single.says("lru_crawler metadump all\r\n");
+    assert_eq!(size(&single.says("me k\r\n")), size(&dump));
+}
+
+#[test]
 fn dumps_have_memcacheds_conditions() {
     let single = Single::new(true);
     single.says("set k 0 0 1\r\na\r\n");
@@ -282,7 +339,7 @@ fn watchers_see_what_they_asked_for() {
             "type=item_store key=a%3Ab status=stored cmd=set ttl=60 clsid=1 cfd=6 size=4",
             "type=item_get key=a%3Ab status=found clsid=1 cfd=6 size=4",
             "type=item_get key=a%3Ab status=found clsid=1 cfd=6 size=4",
-            "type=deleted key=a%3Ab cmd=delete clsid=1 size=0",
+            "type=deleted key=a%3Ab cmd=delete clsid=1 size=4",
             "type=conn_close rip=10.0.0.9 rport=4000 transport=tcp reason=normal cfd=6",
         ]
     );
