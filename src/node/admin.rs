@@ -10,6 +10,7 @@ use crate::store::Evicted;
 use crate::time::Now;
 
 use super::observe::Encoded;
+use super::report::classes::Pages;
 use super::{Node, report};
 
 /// The highest class that memcached could have.
@@ -71,9 +72,27 @@ impl<W, H> Context<'_, W, H> {
             Tune::Lru if tuning.lru_maintainer => reply::OK,
             Tune::Lru => reply::ERROR,
             Tune::Reassign { .. } if !tuning.slab_reassign => reply::REASSIGN_OFF,
-            Tune::Reassign { source, target } => reassign(source, target),
+            Tune::Reassign { source, target } => self.reassign(source, target),
         };
         self.reply(if noreply { b"" } else { line })
+    }
+
+    /// Pages move by themselves when they are needed elsewhere; a sensible wish is accepted.
+    fn reassign(&self, source: i32, target: i32) -> &'static [u8] {
+        if source == target {
+            return reply::REASSIGN_SAME;
+        }
+        if !(-1..=CLASS_MAX).contains(&source) || !(0..=CLASS_MAX).contains(&target) {
+            return reply::REASSIGN_BAD_CLASS;
+        }
+        let Ok(class) = usize::try_from(source) else {
+            return reply::OK; // From any class.
+        };
+        let held = report::held_by_class(self.node);
+        match held.get(class) {
+            Some(held) if class > 0 && Pages::of(self.node, class, held).pages > 1 => reply::OK,
+            _ => reply::REASSIGN_NO_SPARE,
+        }
     }
 
     pub(super) fn set_memory_limit(&mut self, megabytes: u32, noreply: bool) -> Executed<'static> {
@@ -108,20 +127,6 @@ impl<W, H> Context<'_, W, H> {
     }
 }
 
-/// There is one class, so nothing can be moved; a sensible wish is accepted all the same.
-fn reassign(source: i32, target: i32) -> &'static [u8] {
-    let class = report::CLASS as i32;
-    if source == target {
-        reply::REASSIGN_SAME
-    } else if !(-1..=CLASS_MAX).contains(&source) || !(0..=CLASS_MAX).contains(&target) {
-        reply::REASSIGN_BAD_CLASS
-    } else if source == class || source == -1 {
-        reply::OK
-    } else {
-        reply::REASSIGN_NO_SPARE
-    }
-}
-
 impl<W> Node<W> {
     /// Stores remember what they evict only while somebody watches.
     pub(super) fn remember_evicted(&self) {
@@ -145,7 +150,7 @@ impl<W> Node<W> {
                 format_args!(
                     "type=eviction key={} fetch={fetched} ttl={ttl_s} la={idle_s} clsid={} size={size}",
                     Encoded(&key),
-                    report::CLASS
+                    self.sizes.class_of(key.len() + size)
                 ),
             );
         }

@@ -22,6 +22,7 @@ const PIECES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Dump {
     kind: Kind,
+    classes: Classes,
     lane: usize,
     cursor: u32,
 }
@@ -38,10 +39,9 @@ pub(super) enum Kind {
 }
 
 impl Dump {
-    /// A walk over these classes; all our items are of one class.
+    /// A walk over these classes.
     pub(super) fn new(kind: Kind, classes: Classes) -> Self {
-        let lane = if classes.has(report::CLASS) { 0 } else { LANES };
-        Self { kind, lane, cursor: 0 }
+        Self { kind, classes, lane: 0, cursor: 0 }
     }
 
     /// Goes on until it is over or `out` has `enough`; says whether it is over.
@@ -70,12 +70,17 @@ impl Dump {
         let store = shard.store();
         let next = match self.kind {
             Kind::Sweep => store.sweep_from(self.cursor, PIECE_SLOTS, now),
-            Kind::Metadump => store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
-                metadump_line(key, item, now, out);
-            }),
-            Kind::Mgdump => store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
-                mgdump_line(key, item, out);
-            }),
+            Kind::Metadump | Kind::Mgdump => {
+                store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
+                    let class = node.class_of(key, item.value.len());
+                    if self.classes.has(class) {
+                        match self.kind {
+                            Kind::Mgdump => mgdump_line(key, item, out),
+                            _ => metadump_line(key, item, class, now, out),
+                        }
+                    }
+                })
+            }
         };
         match next {
             Some(cursor) => self.cursor = cursor,
@@ -92,7 +97,7 @@ impl Dump {
     }
 }
 
-fn metadump_line(key: Key<'_>, item: Item<'_>, now: Now, out: &mut Vec<u8>) {
+fn metadump_line(key: Key<'_>, item: Item<'_>, class: u32, now: Now, out: &mut Vec<u8>) {
     reply::print(
         out,
         format_args!(
@@ -102,7 +107,7 @@ fn metadump_line(key: Key<'_>, item: Item<'_>, now: Now, out: &mut Vec<u8>) {
             now.wall_s - i64::from(item.idle_s),
             item.cas,
             if item.was_fetched { "yes" } else { "no" },
-            report::CLASS,
+            class,
             crate::protocol::item_size(key, item.value.len()),
             item.flags
         ),

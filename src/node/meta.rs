@@ -6,7 +6,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::commands::{Context, Executed, Form, Pending, Shown, Verb, count};
 use super::observe::{Read, Wording};
-use super::report::CLASS;
 use super::{Host, decide};
 use crate::key::Key;
 use crate::protocol::{Flags, MetaMode, MetaOptions, MetaRequest, MetaVerb, item_size, reply};
@@ -148,9 +147,10 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 let ends = ends.map_or("-1".to_owned(), |seconds| seconds.to_string());
                 let fetched = if sight.was_fetched { "yes" } else { "no" };
                 let line = format!(
-                    " exp={ends} la={} cas={} fetch={fetched} cls={CLASS} size={}\r\n",
+                    " exp={ends} la={} cas={} fetch={fetched} cls={} size={}\r\n",
                     sight.idle_s,
                     sight.cas,
+                    self.node.class_of(key, item.value.len()),
                     item_size(key, item.value.len()),
                 );
                 self.out.extend_from_slice(line.as_bytes());

@@ -34,14 +34,14 @@ use observe::Observers;
 use shard::Shard;
 
 use crate::key::{Key, LANES};
-use crate::protocol::Events;
+use crate::protocol::{Events, ITEM_OVERHEAD};
 use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
     Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
 };
-use crate::settings::Settings;
+use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges};
-use crate::store::{self, Budget, Segments, Store};
+use crate::store::{self, Budget, Segments, Sizes, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
 
@@ -78,6 +78,8 @@ struct Crawler {
 pub struct Node<W> {
     options: Options,
     budget: Arc<Budget>,
+    /// memcached's slab classes, by which items are shown.
+    sizes: Arc<Sizes>,
     shards: Vec<CachePadded<Mutex<Shard<W>>>>,
     group: Mutex<Group<W>>,
     serving: AtomicBool,
@@ -102,9 +104,10 @@ impl<W> Node<W> {
     /// time starts at the wall clock.
     pub fn new(options: Options, now: Now) -> Self {
         let budget = Arc::new(Budget::new(options.settings.memory));
+        let sizes = Arc::new(sizes(&options.settings.tuning));
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
-            let store_options = store_options(&options.settings, seed);
+            let store_options = store_options(&options.settings, &sizes, seed);
             let store = Store::new(store_options, Arc::clone(&budget));
             let incarnation = options.me.incarnation;
             CachePadded::new(Mutex::new(Shard::new(
@@ -121,7 +124,7 @@ impl<W> Node<W> {
             boot_wait_ms: options.boot_wait_ms,
             first_epoch: first_epoch(now.wall_s),
         });
-        let observers = Observers::new(options.settings.prefix_delimiter);
+        let observers = Observers::new(options.settings.prefix_delimiter, Arc::clone(&sizes));
         observers.set_detail(options.settings.detail_enabled);
         let wall_ms = now.wall_s.max(0) as u64 * 1000;
         Self {
@@ -140,6 +143,7 @@ impl<W> Node<W> {
                 starts: AtomicU64::new(0),
             },
             budget,
+            sizes,
             options,
         }
     }
@@ -290,6 +294,11 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// The slab class that an item is shown in.
+    fn class_of(&self, key: Key<'_>, value_len: usize) -> u32 {
+        self.sizes.class_of(key.bytes().len() + value_len) as u32
+    }
+
     /// Changes one key. `None`: the answer comes through the host's waiter.
     fn mutate<H: Host<W>>(
         &self,
@@ -389,7 +398,7 @@ impl<W> Node<W> {
     }
 }
 
-fn store_options(settings: &Settings, seed: u64) -> store::Options {
+fn store_options(settings: &Settings, sizes: &Arc<Sizes>, seed: u64) -> store::Options {
     let tuning = &settings.tuning;
     let segments = Segments {
         is_on: tuning.lru_segmented,
@@ -399,7 +408,12 @@ fn store_options(settings: &Settings, seed: u64) -> store::Options {
         warm_max_factor: tuning.warm_max_factor,
         temporary_ttl_s: tuning.temporary_lru.then_some(tuning.temporary_ttl_s),
     };
-    store::Options { evict: settings.evict, seed, segments }
+    store::Options { evict: settings.evict, seed, segments, sizes: Arc::clone(sizes) }
+}
+
+fn sizes(tuning: &Tuning) -> Sizes {
+    let (least, chunk_max) = (tuning.chunk_size as usize, tuning.slab_chunk_max as usize);
+    Sizes::new(least, tuning.growth_factor, chunk_max, ITEM_OVERHEAD)
 }
 
 /// Units of ten minutes since 2025-01-01: a group that starts from nothing begins above the

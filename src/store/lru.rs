@@ -8,6 +8,7 @@
 
 use super::item::{ACTIVE, FETCHED, Header};
 use super::slab::{ChunkId, NONE, Slab};
+use super::tally::Tally;
 use crate::time::Now;
 
 /// Where an item stands.
@@ -62,19 +63,6 @@ impl Default for Segments {
     }
 }
 
-/// What has been moved between segments.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Moves {
-    /// To cold.
-    pub to_cold: u64,
-    /// To warm.
-    pub to_warm: u64,
-    /// From the old end of warm to its new end.
-    pub within: u64,
-    /// Looks at the old ends.
-    pub juggles: u64,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct List {
     newest: u32,
@@ -88,7 +76,9 @@ struct List {
 pub(super) struct Lru {
     options: Segments,
     lists: [List; SEGMENTS],
-    pub(super) moves: Moves,
+    pub(super) tally: Tally,
+    /// Looks at the old ends.
+    pub(super) juggles: u64,
 }
 
 /// An item of an unsegmented list moves to its new end at most this often, in seconds, as in
@@ -96,9 +86,9 @@ pub(super) struct Lru {
 const BUMP_AGAIN_S: u32 = 60;
 
 impl Lru {
-    pub(super) fn new(options: Segments) -> Self {
+    pub(super) fn new(options: Segments, tally: Tally) -> Self {
         let empty = List { newest: NONE, oldest: NONE, items: 0, bytes: 0 };
-        Self { options, lists: [empty; SEGMENTS], moves: Moves::default() }
+        Self { options, lists: [empty; SEGMENTS], tally, juggles: 0 }
     }
 
     /// Takes in an item that has just been written.
@@ -121,6 +111,9 @@ impl Lru {
         let list = &mut self.lists[header.segment() as usize];
         list.items -= 1;
         list.bytes -= bytes(&header);
+        let counts = self.tally.of(&header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.bytes -= bytes(&header);
         match ChunkId::from_raw(header.newer()) {
             Some(newer) => slab.header_mut(newer).set_older(header.older()),
             None => list.newest = header.older(),
@@ -140,6 +133,9 @@ impl Lru {
         header.set_older(second);
         list.items += 1;
         list.bytes += bytes(header);
+        let counts = self.tally.of(header);
+        counts.segments[segment as usize] += 1;
+        counts.bytes += bytes(header);
         match ChunkId::from_raw(second) {
             Some(second) => slab.header_mut(second).set_newer(id.raw()),
             None => list.oldest = id.raw(),
@@ -155,6 +151,7 @@ impl Lru {
     pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
         let header = slab.header_mut(id);
         let was_fetched = header.has(FETCHED);
+        self.tally.of(header).hits[header.segment() as usize] += 1;
         if !self.options.is_on {
             header.mark(FETCHED);
             return (was_fetched, self.touch_in_one_list(slab, id, now_s));
@@ -163,7 +160,7 @@ impl Lru {
         if !was_fetched {
             header.mark(FETCHED);
         } else if header.segment() == Segment::Cold {
-            self.moves.to_warm += 1;
+            self.tally.of(header).moves_to_warm += 1;
             self.relink(slab, id, Segment::Warm);
         } else {
             header.mark(ACTIVE);
@@ -186,7 +183,7 @@ impl Lru {
         if !self.options.is_on {
             return;
         }
-        self.moves.juggles += 1;
+        self.juggles += 1;
         let all: u64 = self.lists.iter().map(|list| list.bytes).sum();
         let cold_age_s = self.oldest_idle_s(slab, Segment::Cold, now).unwrap_or_default();
         let bounds = [
@@ -220,14 +217,14 @@ impl Lru {
         let header = slab.header_mut(id);
         if header.has(ACTIVE) {
             header.unmark(ACTIVE);
-            let count = match segment {
-                Segment::Warm => &mut self.moves.within,
-                _ => &mut self.moves.to_warm,
-            };
-            *count += 1;
+            let counts = self.tally.of(header);
+            match segment {
+                Segment::Warm => counts.moves_within_lru += 1,
+                _ => counts.moves_to_warm += 1,
+            }
             self.relink(slab, id, Segment::Warm);
         } else if list.bytes > max_bytes || f64::from(header.idle_s(now)) > max_age_s {
-            self.moves.to_cold += 1;
+            self.tally.of(header).moves_to_cold += 1;
             self.relink(slab, id, Segment::Cold);
         } else {
             return false;
@@ -266,20 +263,6 @@ impl Lru {
     pub(super) fn ends_of(&self, segment: Segment) -> (Option<ChunkId>, Option<ChunkId>, u64, u64) {
         let List { newest, oldest, items, bytes } = self.lists[segment as usize];
         (ChunkId::from_raw(newest), ChunkId::from_raw(oldest), items, bytes)
-    }
-
-    /// Items of each segment.
-    pub(super) fn items(&self) -> [u64; SEGMENTS] {
-        self.lists.map(|list| list.items)
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        self.items().iter().sum()
-    }
-
-    /// Bytes of keys and values.
-    pub(super) fn bytes(&self) -> u64 {
-        self.lists.iter().map(|list| list.bytes).sum()
     }
 }
 

@@ -15,6 +15,7 @@ mod item;
 mod lru;
 mod room;
 mod slab;
+mod tally;
 
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ use ahash::RandomState;
 pub use budget::Budget;
 pub use evicted::Evicted;
 pub use item::{Item, Value};
-pub use lru::{Moves, SEGMENTS, Segment, Segments};
+pub use lru::{SEGMENTS, Segment, Segments};
 pub use slab::SHARD_MAX;
+pub use tally::{Counts, Sizes};
 
 use evicted::Evictions;
 use expiry::Ends;
@@ -33,6 +35,7 @@ use item::{Draft, FETCHED, seconds};
 use lru::Lru;
 use room::Sweep;
 use slab::{ChunkId, Slab};
+use tally::Tally;
 
 use crate::key::Key;
 use crate::record::{Change, Marks, Record};
@@ -40,7 +43,7 @@ use crate::time::{Deadline, Now};
 use crate::version::Version;
 
 /// How a store behaves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Whether a full store drops its least recently used items; otherwise it refuses new ones.
     pub evict: bool,
@@ -48,6 +51,8 @@ pub struct Options {
     pub seed: u64,
     /// Who goes first.
     pub segments: Segments,
+    /// By which classes it counts.
+    pub sizes: Arc<Sizes>,
 }
 
 /// One shard's items.
@@ -64,7 +69,7 @@ pub struct Store {
     building: Vec<ChunkId>,
     /// Older items count as absent: they were flushed.
     floor: Version,
-    counts: Counts,
+    work: Work,
     evictions: Evictions,
     /// Not among the counts, which clients may reset.
     has_evicted: bool,
@@ -81,43 +86,24 @@ pub enum Applied {
     NoMemory,
 }
 
-/// What a store holds and has dropped.
+/// What it took to find memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Items held now.
-    pub items: u64,
-    /// Of those, in each segment.
-    pub segments: [u64; SEGMENTS],
-    /// Bytes of keys and values held now.
-    pub bytes: u64,
-    /// Items ever stored.
-    pub total_items: u64,
-    /// Live items dropped for lack of memory.
-    pub evictions: u64,
-    /// Of those, never read.
-    pub evicted_unfetched: u64,
-    /// Of those, with an end of their own.
-    pub evicted_with_end: u64,
-    /// How long the last of them had not been used, in seconds.
-    pub evicted_idle_s: u64,
-    /// Items that were over when something came across them.
-    pub reclaimed: u64,
-    /// Items that were over when the sweep came by.
-    pub swept: u64,
-    /// Items that the sweep has looked at.
-    pub sweep_checked: u64,
-    /// Of all that were over, never read.
-    pub expired_unfetched: u64,
-    /// Reads that found an item at its end.
-    pub get_expired: u64,
-    /// Reads that found a flushed item.
-    pub get_flushed: u64,
-    /// Between segments.
-    pub moves: Moves,
-    /// Pages that were emptied to serve another class.
+pub struct Work {
+    /// Pages that were emptied to serve another class of chunks.
     pub pages_moved: u64,
     /// Items that were moved for it.
     pub rescued: u64,
+    /// Looks at the old ends of the segments.
+    pub juggles: u64,
+}
+
+impl Work {
+    /// Adds that of another shard.
+    pub fn add(&mut self, other: Self) {
+        self.pages_moved += other.pages_moved;
+        self.rescued += other.rescued;
+        self.juggles += other.juggles;
+    }
 }
 
 impl Store {
@@ -128,11 +114,11 @@ impl Store {
             hasher: RandomState::with_seeds(options.seed, 1, 2, 3),
             index: Index::new(),
             slab: Slab::new(Arc::clone(&budget)),
-            lru: Lru::new(options.segments),
+            lru: Lru::new(options.segments, Tally::new(options.sizes)),
             ends: Ends::new(),
             building: Vec::new(),
             floor: Version::default(),
-            counts: Counts::default(),
+            work: Work::default(),
             evictions: Evictions::default(),
             has_evicted: false,
             budget,
@@ -219,17 +205,18 @@ impl Store {
 
     /// Frees what is over in about `count` items from `cursor` on; returns where to go on.
     pub fn sweep_from(&mut self, cursor: u32, count: u32, now: Now) -> Option<u32> {
-        let (mut over, mut checked) = (Vec::new(), 0);
-        let next = self.visit(cursor, count, |store, id| {
-            checked += 1;
-            if !store.is_live(id, now) {
-                over.push(id);
-            }
+        let mut met = Vec::new();
+        let next = self.visit(cursor, count, |_, id| {
+            met.push(id);
             1
         });
-        self.counts.sweep_checked += checked;
-        self.counts.swept += over.len() as u64;
-        over.into_iter().for_each(|id| self.remove_ended(id));
+        for id in met {
+            self.counts_of(id).sweep_checked += 1;
+            if !self.is_live(id, now) {
+                self.counts_of(id).swept += 1;
+                self.remove_ended(id);
+            }
+        }
         next
     }
 
@@ -313,15 +300,19 @@ impl Store {
         self.floor = Version::default();
     }
 
-    /// What it holds and has dropped.
+    /// What it holds and has dropped, in all.
     pub fn counts(&self) -> Counts {
-        Counts {
-            items: self.lru.len(),
-            segments: self.lru.items(),
-            bytes: self.lru.bytes(),
-            moves: self.lru.moves,
-            ..self.counts
-        }
+        self.lru.tally.sum()
+    }
+
+    /// The same by class; the first is none.
+    pub fn class_counts(&self) -> &[Counts] {
+        self.lru.tally.by_class()
+    }
+
+    /// What it took to find memory.
+    pub fn work(&self) -> Work {
+        Work { juggles: self.lru.juggles, ..self.work }
     }
 
     /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
@@ -331,8 +322,9 @@ impl Store {
 
     /// Counts from zero again; what it holds now stays.
     pub fn reset_counts(&mut self) {
-        self.counts = Counts::default();
-        self.lru.moves = Moves::default();
+        self.lru.tally.reset();
+        self.lru.juggles = 0;
+        self.work = Work::default();
     }
 
     /// Seconds since the oldest item of a segment was used.
@@ -380,9 +372,9 @@ impl Store {
             return Some(id);
         }
         if self.slab.header(id).version() < self.floor {
-            self.counts.get_flushed += 1;
+            self.counts_of(id).get_flushed += 1;
         } else {
-            self.counts.get_expired += 1;
+            self.counts_of(id).get_expired += 1;
         }
         self.reclaim(id);
         None
@@ -395,7 +387,9 @@ impl Store {
 
     /// Stores an item whose key is absent.
     fn place(&mut self, hash: u64, draft: &Draft<'_>, now: Now) -> Applied {
+        let bytes = draft.key.len() + draft.value.len();
         if !self.grow_index(now) || !self.build(draft, now) {
+            self.lru.tally.of_bytes(bytes).out_of_memory += 1;
             return Applied::NoMemory;
         }
         let head = self.building[0];
@@ -411,7 +405,7 @@ impl Store {
         const MOVES: usize = 2;
         self.lru.juggle(&mut self.slab, MOVES, now);
         self.ends.add(self.slab.page_of(head), draft.deadline);
-        self.counts.total_items += 1;
+        self.lru.tally.of_bytes(bytes).total_items += 1;
         Applied::Done
     }
 
@@ -442,12 +436,18 @@ impl Store {
     }
 
     fn reclaim(&mut self, id: ChunkId) {
-        self.counts.reclaimed += 1;
+        self.counts_of(id).reclaimed += 1;
         self.remove_ended(id);
     }
 
+    fn counts_of(&mut self, id: ChunkId) -> &mut Counts {
+        self.lru.tally.of(self.slab.header(id))
+    }
+
     fn remove_ended(&mut self, id: ChunkId) {
-        self.counts.expired_unfetched += u64::from(!self.slab.header(id).has(FETCHED));
+        if !self.slab.header(id).has(FETCHED) {
+            self.counts_of(id).expired_unfetched += 1;
+        }
         self.remove(id);
     }
 

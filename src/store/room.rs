@@ -2,6 +2,7 @@
 //! what is least in use.
 
 use super::classes::Class;
+use super::item::ACTIVE;
 use super::slab::{ChunkId, Kind};
 use super::{Counts, Store};
 use crate::time::{Deadline, Now};
@@ -58,21 +59,17 @@ impl Store {
     /// Looks at one page that is due and frees what is over in it; returns how much it looked at.
     pub(super) fn sweep_page(&mut self, sweep: Sweep, now: Now) -> Option<usize> {
         let page = self.ends.take_due(now)?;
-        let (mut chunk, mut looked, mut earliest) = (0, 0, Deadline::NEVER);
+        let (mut chunk, mut earliest) = (0, Deadline::NEVER);
         // A page that is gone with its last item has no more chunks.
         while let Some((id, kind)) = self.slab.chunk_at(page, chunk) {
             chunk += 1;
             if kind != Kind::Head || self.building.contains(&id) {
                 continue;
             }
-            looked += 1;
             let deadline = self.slab.header(id).deadline();
-            if !self.is_live(id, now) {
-                let count: fn(&mut Counts) = match sweep {
-                    Sweep::Direct => |counts| counts.reclaimed += 1,
-                    Sweep::Background => |counts| counts.swept += 1,
-                };
-                count(&mut self.counts);
+            let is_over = !self.is_live(id, now);
+            sweep.count(is_over, self.counts_of(id));
+            if is_over {
                 self.remove_ended(id);
             } else if earliest == Deadline::NEVER
                 || (deadline != Deadline::NEVER && deadline < earliest)
@@ -81,9 +78,6 @@ impl Store {
             }
         }
         self.ends.add(page, earliest);
-        if matches!(sweep, Sweep::Background) {
-            self.counts.sweep_checked += looked;
-        }
         Some(chunk)
     }
 
@@ -94,7 +88,7 @@ impl Store {
             return false;
         };
         self.slab.set_aside(page);
-        self.counts.pages_moved += 1;
+        self.work.pages_moved += 1;
         let mut chunk = 0;
         while let Some((id, kind)) = self.slab.chunk_at(page, chunk) {
             chunk += 1;
@@ -119,7 +113,7 @@ impl Store {
         self.lru.moved(&mut self.slab, to);
         self.ends.add(self.slab.page_of(to), self.slab.header(to).deadline());
         self.slab.give(id);
-        self.counts.rescued += 1;
+        self.work.rescued += 1;
     }
 
     /// A chunk like this one on another page: the page that is being emptied is the last choice,
@@ -145,10 +139,12 @@ impl Store {
     fn note_eviction(&mut self, id: ChunkId, now: Now) {
         let item = self.slab.item(id, now);
         self.has_evicted = true;
-        self.counts.evictions += 1;
-        self.counts.evicted_unfetched += u64::from(!item.was_fetched);
-        self.counts.evicted_with_end += u64::from(item.deadline != Deadline::NEVER);
-        self.counts.evicted_idle_s = u64::from(item.idle_s);
+        let counts = self.lru.tally.of(self.slab.header(id));
+        counts.evictions += 1;
+        counts.evicted_unfetched += u64::from(!item.was_fetched);
+        counts.evicted_active += u64::from(self.slab.header(id).has(ACTIVE));
+        counts.evicted_with_end += u64::from(item.deadline != Deadline::NEVER);
+        counts.evicted_idle_s = u64::from(item.idle_s);
         self.evictions.add(self.slab.key(id), item);
     }
 }
@@ -160,4 +156,19 @@ pub(super) enum Sweep {
     Direct,
     /// Nobody does.
     Background,
+}
+
+impl Sweep {
+    fn count(self, is_over: bool, counts: &mut Counts) {
+        match self {
+            Self::Background => {
+                counts.sweep_checked += 1;
+                counts.swept += u64::from(is_over);
+            }
+            Self::Direct => {
+                counts.reclaimed += u64::from(is_over);
+                counts.direct_reclaims += u64::from(is_over);
+            }
+        }
+    }
 }

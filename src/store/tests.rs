@@ -114,7 +114,7 @@ fn flushed_items_are_absent_at_once_and_swept_later() {
     store.set_floor(Version::floor_of(Epoch(2)));
     assert_eq!(value(&mut store, "k1", at(0)), None);
     store.sweep(100, at(0));
-    assert_eq!(store.counts().items, 0);
+    assert_eq!(store.counts().items(), 0);
     store.apply(&put("k1", b"v", Versions::new(Epoch(2), 0).next(None)), at(0));
     assert!(value(&mut store, "k1", at(0)).is_some());
 }
@@ -279,7 +279,7 @@ fn walking_and_sweeping_in_pieces_meets_every_item() {
         cursor = store.sweep_from(from, 7, at(0));
     }
     let counts = store.counts();
-    assert_eq!((counts.items, counts.swept, counts.sweep_checked), (0, 100, 100));
+    assert_eq!((counts.items(), counts.swept, counts.sweep_checked), (0, 100, 100));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod prefixes;
 mod trace;
 mod watchers;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ pub(super) use watchers::{Logged, WatcherId};
 
 use crate::key::Key;
 use crate::protocol::Events;
+use crate::store::Sizes;
 use crate::time::Now;
 use prefixes::Prefixes;
 use watchers::Watchers;
@@ -26,6 +28,7 @@ pub(super) struct Observers {
     wanted: AtomicU32,
     watchers: Mutex<Watchers>,
     prefixes: Mutex<Prefixes>,
+    sizes: Arc<Sizes>,
 }
 
 /// One read, as it is shown.
@@ -39,14 +42,20 @@ pub(super) struct Read<'a> {
 }
 
 impl Observers {
-    pub(super) fn new(delimiter: char) -> Self {
+    pub(super) fn new(delimiter: char, sizes: Arc<Sizes>) -> Self {
         // Of a longer letter the first byte, as with memcached.
         let delimiter = delimiter.encode_utf8(&mut [0; 4]).as_bytes()[0];
         Self {
             wanted: AtomicU32::new(0),
             watchers: Mutex::default(),
             prefixes: Mutex::new(Prefixes::new(delimiter)),
+            sizes,
         }
+    }
+
+    /// The slab class that an item is shown in.
+    fn class_of(&self, key: &[u8], size: usize) -> usize {
+        self.sizes.class_of(key.len() + size)
     }
 
     /// Whether anybody wants to see one of these.
@@ -103,7 +112,7 @@ impl Observers {
     /// As `read`, for what counts as a read only with those who watch.
     pub(super) fn log_read(&self, read: Read<'_>, now: Now) {
         let (status, class) = match read.found {
-            Some(_) => ("found", super::report::CLASS),
+            Some(size) => ("found", self.class_of(read.key.bytes(), size)),
             None => ("not_found", 0),
         };
         self.log(
@@ -173,7 +182,7 @@ mod tests {
 
     #[test]
     fn nobody_wants_anything_until_somebody_asks() {
-        let observers = Observers::new(':');
+        let observers = Observers::new(':', Arc::default());
         let all = Events(u32::MAX);
         assert!(!observers.wants(all));
         let id = observers.watch(Events::FETCHERS).unwrap();

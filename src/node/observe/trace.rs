@@ -75,7 +75,7 @@ impl Trace {
             Kind::Store { command, ttl_s, size } => {
                 observers.count(&key, |counts| counts.sets += 1);
                 let (status, class) = match outcome {
-                    Outcome::Stored { .. } => ("stored", super::super::report::CLASS),
+                    Outcome::Stored { .. } => ("stored", observers.class_of(&key, size)),
                     other => (status(other), 0),
                 };
                 observers.log(
@@ -108,7 +108,7 @@ impl Trace {
                         format_args!(
                             "type=deleted key={} cmd={command} clsid={} size={size}",
                             Encoded(&key),
-                            super::super::report::CLASS
+                            observers.class_of(&key, size)
                         ),
                     );
                 }

@@ -1,7 +1,6 @@
 //! General `stats`: memcached's names in memcached's order, as exporters expect them.
 //!
-//! What has no counterpart here is 0: internals of its hash table, slab pages, LRU segments and
-//! read buffers.
+//! What has no counterpart here is 0: internals of its hash table, locks and read buffers.
 
 use std::sync::atomic::Ordering;
 
@@ -134,11 +133,12 @@ fn hash<W>(node: &Node<W>, out: &mut Vec<u8>) {
 
 /// memcached leaves out what is switched off.
 fn movers<W>(node: &Node<W>, out: &mut Vec<u8>) {
+    let work = super::work(node);
     if node.options.settings.tuning.slab_reassign {
         lines(
             out,
             &[
-                ("slab_reassign_rescues", 0),
+                ("slab_reassign_rescues", work.rescued),
                 ("slab_reassign_chunk_rescues", 0),
                 ("slab_reassign_inline_reclaim", 0),
                 ("slab_reassign_busy_items", 0),
@@ -146,7 +146,7 @@ fn movers<W>(node: &Node<W>, out: &mut Vec<u8>) {
                 ("slab_reassign_busy_nomem", 0),
                 ("slab_reassign_last_busy_status", 0),
                 ("slab_reassign_running", 0),
-                ("slabs_moved", 0),
+                ("slabs_moved", work.pages_moved),
             ],
         );
     }
@@ -156,7 +156,7 @@ fn movers<W>(node: &Node<W>, out: &mut Vec<u8>) {
         lines(out, &[("lru_crawler_running", 0), ("lru_crawler_starts", starts)]);
     }
     if node.options.settings.tuning.lru_maintainer {
-        lines(out, &[("lru_maintainer_juggles", 0)]);
+        lines(out, &[("lru_maintainer_juggles", work.juggles)]);
     }
 }
 
@@ -179,19 +179,20 @@ fn logs<W>(node: &Node<W>, out: &mut Vec<u8>) {
 
 fn items<W>(node: &Node<W>, held: &Counts, out: &mut Vec<u8>) {
     let has_maintainer = node.options.settings.tuning.lru_maintainer;
+    let spare_pages = (node.budget.spare() / node.budget.page_size()) as u64;
     lines(
         out,
         &[
             ("bytes", super::item_bytes(held)),
-            ("curr_items", held.items),
+            ("curr_items", held.items()),
             ("total_items", held.total_items),
-            ("slab_global_page_pool", 0),
+            ("slab_global_page_pool", spare_pages),
             ("expired_unfetched", held.expired_unfetched),
             ("evicted_unfetched", held.evicted_unfetched),
         ],
     );
     if has_maintainer {
-        lines(out, &[("evicted_active", 0)]);
+        lines(out, &[("evicted_active", held.evicted_active)]);
     }
     lines(
         out,
@@ -207,10 +208,10 @@ fn items<W>(node: &Node<W>, held: &Counts, out: &mut Vec<u8>) {
         lines(
             out,
             &[
-                ("moves_to_cold", 0),
-                ("moves_to_warm", 0),
-                ("moves_within_lru", 0),
-                ("direct_reclaims", 0),
+                ("moves_to_cold", held.moves_to_cold),
+                ("moves_to_warm", held.moves_to_warm),
+                ("moves_within_lru", held.moves_within_lru),
+                ("direct_reclaims", held.direct_reclaims),
                 ("lru_bumps_dropped", 0),
             ],
         );

@@ -1,6 +1,6 @@
 //! `stats`: what the node has counted and what it holds, under memcached's names.
 
-mod classes;
+pub(super) mod classes;
 mod connections;
 mod general;
 
@@ -12,11 +12,8 @@ use crate::protocol::reply;
 use crate::protocol::{Detail, Events, Topic};
 use crate::replication::{Member, View};
 use crate::stats::Totals;
-use crate::store::Counts;
+use crate::store::{Counts, Work};
 use crate::time::{Deadline, Now};
-
-/// The store has one class for all items; this is its number, wherever memcached shows one.
-pub(super) const CLASS: u32 = 1;
 
 impl<W, H> Context<'_, W, H> {
     pub(super) fn stats(&mut self, topic: Topic) -> Executed<'static> {
@@ -77,28 +74,29 @@ fn totals<W>(node: &Node<W>) -> Totals {
 
 fn held<W>(node: &Node<W>) -> Counts {
     let mut sum = Counts::default();
+    node.shards.iter().for_each(|shard| sum.add(&shard.lock().store().counts()));
+    sum
+}
+
+/// By class; the first is none.
+pub(super) fn held_by_class<W>(node: &Node<W>) -> Vec<Counts> {
+    let mut held = vec![Counts::default(); node.sizes.largest() + 1];
     for shard in &node.shards {
-        let counts = shard.lock().store().counts();
-        sum.items += counts.items;
-        sum.bytes += counts.bytes;
-        sum.total_items += counts.total_items;
-        sum.evictions += counts.evictions;
-        sum.evicted_unfetched += counts.evicted_unfetched;
-        sum.evicted_with_end += counts.evicted_with_end;
-        sum.evicted_idle_s = sum.evicted_idle_s.max(counts.evicted_idle_s);
-        sum.reclaimed += counts.reclaimed;
-        sum.swept += counts.swept;
-        sum.sweep_checked += counts.sweep_checked;
-        sum.expired_unfetched += counts.expired_unfetched;
-        sum.get_expired += counts.get_expired;
-        sum.get_flushed += counts.get_flushed;
+        let mut shard = shard.lock();
+        held.iter_mut().zip(shard.store().class_counts()).for_each(|(sum, one)| sum.add(one));
     }
+    held
+}
+
+fn work<W>(node: &Node<W>) -> Work {
+    let mut sum = Work::default();
+    node.shards.iter().for_each(|shard| sum.add(shard.lock().store().work()));
     sum
 }
 
 /// Bytes of the items as memcached counts them: with what each costs beside key and value.
 fn item_bytes(held: &Counts) -> u64 {
-    held.bytes + held.items * crate::protocol::ITEM_OVERHEAD as u64
+    held.bytes + held.items() * crate::protocol::ITEM_OVERHEAD as u64
 }
 
 /// When an item ends, in seconds since 1970 as this host believes; `None` for never.

@@ -149,7 +149,7 @@ fn a_cachedump_is_bounded() {
     for n in 0..12_000 {
         single.says(&format!("set {name}{n} 0 0 1 noreply\r\nx\r\n"));
     }
-    let dump = single.says("stats cachedump 1 0\r\n");
+    let dump = single.says("stats cachedump 6 0\r\n");
     assert!(dump.len() <= 2 << 20 && dump.len() > (2 << 20) - 300, "{}", dump.len());
     assert!(dump.ends_with(" s]\r\nEND\r\n"));
 }
@@ -359,7 +359,7 @@ fn evictions_can_be_watched() {
     }
     single.node.tick(single.now(), &mut Alone::default());
     let seen = single.says_in(&mut watcher, "\r\n");
-    let line = "type=eviction key=k0 fetch=no ttl=-1 la=0 clsid=1 size=500000";
+    let line = "type=eviction key=k0 fetch=no ttl=-1 la=0 clsid=39 size=500000";
     assert!(seen.contains(line), "{seen}");
     let evictions: usize = stat(&single.says("stats\r\n"), "evictions").parse().unwrap();
     assert_eq!(seen.lines().count(), evictions);
@@ -374,11 +374,17 @@ fn the_memory_limit_moves() {
 }
 
 #[test]
-fn slabs_and_lru_are_judged_as_with_one_class() {
+fn slabs_and_lru_are_judged_as_by_memcached() {
     let single = Single::new(true);
+    let value = "x".repeat(500_000);
+    for n in 0..3 {
+        single.says(&format!("set k{n} 0 0 500000\r\n{value}\r\nset s{n} 0 0 1\r\nx\r\n"));
+    }
     for (input, says) in [
         ("slabs reassign 1 1", "SAME src and dst class are identical\r\n"),
-        ("slabs reassign 1 2", "OK\r\n"),
+        ("slabs reassign 39 1", "OK\r\n"),
+        ("slabs reassign -1 1", "OK\r\n"),
+        ("slabs reassign 1 2", "NOSPARE source class has no spare pages\r\n"),
         ("slabs reassign 2 1", "NOSPARE source class has no spare pages\r\n"),
         ("slabs reassign 99 1", "BADCLASS invalid src or dst class id\r\n"),
         ("lru mode flat", "OK\r\n"),
