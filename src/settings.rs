@@ -95,8 +95,9 @@ impl Default for Settings {
     }
 }
 
-/// Knobs of memcached's own engine. Ours has nothing to turn there: the values are taken, so that
-/// a command line need not change, and shown, so that a tool finds what it looks for.
+/// Knobs of memcached's engine. The segments of the LRU and the classes that are shown follow them;
+/// for the others ours has nothing to turn: the values are taken, so that a command line need not
+/// change, and shown, so that a tool finds what it looks for.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// `-f`.

@@ -1,6 +1,6 @@
 //! `-o`: a list of words, some with values.
 //!
-//! Most turn knobs of memcached's engine; those are taken, kept to be shown, and nothing else.
+//! Many turn knobs that only memcached's engine has; those are taken and shown, and nothing else.
 
 use std::str::FromStr;
 
@@ -90,7 +90,7 @@ impl SubOption<'_> {
         Ok(true)
     }
 
-    /// What is only shown.
+    /// How items are kept, or shown as if they were.
     fn tuned(&self, tuning: &mut Tuning) -> Result<bool, String> {
         match self.name {
             "hashpower" => tuning.hashpower = self.number_in(12.0, 32.0)? as u32,
@@ -106,7 +106,7 @@ impl SubOption<'_> {
             "slab_automove_freeratio" => {
                 tuning.slab_automove_freeratio = self.number_in(0.0, 1.0)?
             }
-            "slab_chunk_max" => tuning.slab_chunk_max = self.number()?,
+            "slab_chunk_max" => tuning.slab_chunk_max = self.number_in(128.0, 524_288.0)? as u32,
             "lru_crawler" => tuning.lru_crawler = true,
             "no_lru_crawler" => tuning.lru_crawler = false,
             "lru_crawler_sleep" => tuning.lru_crawler_sleep = self.number_in(0.0, 1e6)? as u32,

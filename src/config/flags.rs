@@ -11,7 +11,15 @@ Options of -o:
                        [default: 0, never]
   maxconns_fast        answer connections above -c with an error [default]
   no_maxconns_fast     let connections above -c wait instead
-  memcached's knobs for its hash table, slabs and LRU are taken, shown in
+  hot_lru_pct=NUM      part of the items that may be new [default: 20]
+  warm_lru_pct=NUM     part of the items that may be in use [default: 40]
+  hot_max_factor=NUM, warm_max_factor=NUM
+                       their greatest age, relative to that of the cold ones
+                       [default: 0.2 and 2.0]
+  temporary_ttl=NUM    keep items apart that live no longer than this many
+                       seconds [default: off]
+  no_lru_maintainer    one list of all items, by their last use
+  memcached's other knobs for its hash table, slabs and LRU are taken, shown in
   `stats settings`, and change nothing here.";
 
 /// memcached's `-h` starts with its version, and scripts read it.

@@ -289,6 +289,10 @@ fn memory(megabytes: usize, item_max: usize) -> Result<usize, String> {
     let bytes = megabytes
         .checked_mul(1 << 20)
         .ok_or_else(|| format!("-m {megabytes}: more megabytes than there can be"))?;
+    if bytes > node::MEMORY_MAX {
+        let most = node::MEMORY_MAX >> 20;
+        return Err(format!("-m {megabytes}: expected at most {most} megabytes"));
+    }
     if bytes / 2 < item_max {
         let least = (2 * item_max).div_ceil(1 << 20);
         return Err(format!(

@@ -119,6 +119,8 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         ("-c 0", "at least 1"),
         ("-c -1", "-1"),
         ("-m 1", "at least 2"),
+        ("-m 200000", "at most 131071"),
+        ("-o slab_chunk_max=0", "128 to 524288"),
         ("-m 8 -I 5m", "at least 10"),
         ("-I 1000", "1k to 1024m"),
         ("-I 1025m", "1k to 1024m"),

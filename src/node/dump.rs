@@ -1,7 +1,7 @@
 //! Walks over all items on behalf of one client, piece by piece: `lru_crawler crawl`, `metadump`
 //! and `mgdump`.
 //!
-//! A piece is a bounded number of slots under one shard's lock; between pieces nothing is held,
+//! A piece is a bounded number of items under one shard's lock; between pieces nothing is held,
 //! so a dump of millions of items delays nobody and needs memory for one buffer of output.
 
 use super::observe::Encoded;
@@ -13,8 +13,8 @@ use crate::protocol::reply;
 use crate::store::Item;
 use crate::time::Now;
 
-/// Slots of one piece: a few microseconds under the lock.
-const PIECE_SLOTS: u32 = 256;
+/// Items of one piece: some microseconds under the lock.
+const PIECE_ITEMS: u32 = 256;
 /// After this many pieces others have their turn, also when there was nothing to show.
 const PIECES_MAX: usize = 64;
 
@@ -69,9 +69,9 @@ impl Dump {
         let mut shard = node.shards[self.lane].lock();
         let store = shard.store();
         let next = match self.kind {
-            Kind::Sweep => store.sweep_from(self.cursor, PIECE_SLOTS, now),
+            Kind::Sweep => store.sweep_from(self.cursor, PIECE_ITEMS, now),
             Kind::Metadump | Kind::Mgdump => {
-                store.walk(self.cursor, PIECE_SLOTS, now, |key, item| {
+                store.walk(self.cursor, PIECE_ITEMS, now, |key, item| {
                     let class = node.class_of(key, item.value.len());
                     if self.classes.has(class) {
                         match self.kind {

@@ -96,8 +96,14 @@ pub struct Node<W> {
     crawler: Crawler,
 }
 
-/// Slots that one sweep looks at per shard; ten sweeps a second visit a million items in ten.
-const SWEEP_SLOTS: usize = 640;
+/// Chunks that a sweep looks at under one lock, and how often it does so in one go: 16 shards look
+/// at a million chunks in a second, if so many may be over.
+const SWEEP_CHUNKS: usize = 512;
+const SWEEP_PIECES: usize = 8;
+
+/// The most that `-m` may be, in bytes: what the numbers of chunks reach, with room for shards that
+/// hold more than others.
+pub const MEMORY_MAX: usize = LANES * store::SHARD_MAX / 2;
 
 impl<W> Node<W> {
     /// A node that has not met anybody yet. `now.cluster` does not matter: without others, cluster
@@ -282,10 +288,12 @@ impl<W> Node<W> {
 
     /// Time passes: to be called about ten times a second.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
-        let sweep = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_SLOTS } else { 0 };
+        let pieces = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_PIECES } else { 0 };
         let is_watched = self.observers.wants(Events::EVICTIONS);
         for (lane, shard) in self.shards.iter().enumerate() {
-            shard.lock().tick(sweep, now, out);
+            shard.lock().tick(now, out);
+            // Until nothing is over.
+            let _ = (0..pieces).any(|_| shard.lock().store().sweep(SWEEP_CHUNKS, now));
             if is_watched {
                 self.log_evicted(lane, now);
             }
@@ -320,18 +328,22 @@ impl<W> Node<W> {
 
     /// A shard evicts for itself; only where it holds too little for that, the others have to.
     fn make_room(&self, lane: usize, value_len: usize, now: Now) {
-        let bytes = 2 * value_len + 4 * self.budget.page_size();
+        let bytes = value_len + value_len / 8 + 4 * self.budget.page_size();
         if !self.options.settings.evict
             || self.budget.free() >= bytes
             || self.shards[lane].lock().store().held() >= bytes
         {
             return;
         }
-        for step in 1..LANES {
-            if self.shards[(lane + step) % LANES].lock().store().give_back(bytes, now) {
-                return;
-            }
-        }
+        while self.budget.free() < bytes && self.take_page(lane, now) {}
+    }
+
+    /// A page of the shard that has the most goes back to the pool, though not of this one.
+    fn take_page(&self, lane: usize, now: Now) -> bool {
+        let held = |other: &usize| self.shards[*other].lock().store().held();
+        let richest = (0..LANES).filter(|&other| other != lane).max_by_key(held);
+        let wanted = self.budget.free() + self.budget.page_size();
+        richest.is_some_and(|other| self.shards[other].lock().store().give_back(wanted, now))
     }
 
     fn flush_all<H: Host<W>>(&self, at: Option<Millis>, now: Now, host: &mut H) {

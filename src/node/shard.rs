@@ -92,9 +92,8 @@ impl<W> Shard<W> {
         }
     }
 
-    pub(super) fn tick<O: Outside<W>>(&mut self, sweep_slots: usize, now: Now, out: &mut O) {
+    pub(super) fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
         self.store.maintain(now);
-        self.store.sweep(sweep_slots, now);
         self.lane.tick(out);
     }
 

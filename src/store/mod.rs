@@ -405,7 +405,9 @@ impl Store {
         const MOVES: usize = 2;
         self.lru.juggle(&mut self.slab, MOVES, now);
         self.ends.add(self.slab.page_of(head), draft.deadline);
-        self.lru.tally.of_bytes(bytes).total_items += 1;
+        let counts = self.lru.tally.of_bytes(bytes);
+        counts.total_items += 1;
+        counts.is_known = true;
         Applied::Done
     }
 

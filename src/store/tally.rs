@@ -81,6 +81,8 @@ impl Default for Sizes {
 /// What there is and has been of a class, or of all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
+    /// It has held an item.
+    pub is_known: bool,
     /// Items held now, in each segment.
     pub segments: [u64; SEGMENTS],
     /// Bytes of keys and values held now.
@@ -131,6 +133,7 @@ impl Counts {
 
     /// Adds those of another shard or class.
     pub fn add(&mut self, other: &Self) {
+        self.is_known |= other.is_known;
         let lists = [(&mut self.segments, &other.segments), (&mut self.hits, &other.hits)];
         for (mine, others) in lists {
             mine.iter_mut().zip(others).for_each(|(mine, other)| *mine += other);
@@ -157,7 +160,8 @@ impl Counts {
 
     /// Counts from zero again; what is held now stays.
     fn reset(&mut self) {
-        *self = Self { segments: self.segments, bytes: self.bytes, ..Self::default() };
+        let Self { is_known, segments, bytes, .. } = *self;
+        *self = Self { is_known, segments, bytes, ..Self::default() };
     }
 }
 

@@ -81,7 +81,7 @@ fn class_items<W>(
 pub(super) fn slabs<W>(node: &Node<W>, out: &mut Vec<u8>) {
     let mut active = 0;
     for (class, held) in super::held_by_class(node).iter().enumerate() {
-        if held.items() > 0 {
+        if held.is_known {
             active += 1;
             class_slabs(node, class, held, out);
         }
