@@ -107,6 +107,13 @@ fn requests(criterion: &mut Criterion) {
         group.bench_function(format!("set-{length}"), |timer| {
             timer.iter(|| black_box(bench.feed(&sets[next() % sets.len()])));
         });
+        let keys: Vec<_> = (0..KEYS).map(|n| key(n * 7919)).collect();
+        let lines: Vec<_> =
+            keys.chunks(24).map(|chunk| format!("get {}\r\n", chunk.join(" "))).collect();
+        group.throughput(Throughput::Elements(24));
+        group.bench_function(format!("multiget-24-{length}"), |timer| {
+            timer.iter(|| black_box(bench.feed(lines[next() % lines.len()].as_bytes())));
+        });
         let many: Vec<_> = gets.chunks(32).map(|chunk| chunk.concat()).collect();
         group.throughput(Throughput::Elements(32));
         group.bench_function(format!("pipelined-get-{length}x32"), |timer| {

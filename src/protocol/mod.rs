@@ -253,7 +253,7 @@ pub enum MetaMode {
 }
 
 /// The keys of a get line, checked one by one as they are read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Keys<'a>(&'a [u8]);
 
 impl Keys<'_> {

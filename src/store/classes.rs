@@ -1,7 +1,7 @@
 //! The sizes of chunks, and which of them a stretch of bytes takes.
 //!
-//! Finer than memcached's: a chunk is at most a sixteenth larger than the next smaller one. What
-//! would still waste more than a little is split over two chunks or more.
+//! Finer than memcached's: a chunk is about a 32nd larger than the next smaller one, where pages are
+//! large enough for that. What would still waste more than a little is split over several chunks.
 
 /// The number of a size class, smallest first.
 pub(super) type Class = u8;
@@ -31,7 +31,7 @@ impl Classes {
             // As large as it can be, so that nothing is left at the end of a page.
             let fitted = (page_size / (page_size / size)) / UNIT * UNIT;
             sizes.push(fitted as u16);
-            size = (fitted + fitted / 16).next_multiple_of(UNIT).max(fitted + UNIT);
+            size = (fitted + fitted / 32).next_multiple_of(UNIT).max(fitted + UNIT);
         }
         if sizes.last() != Some(&(largest as u16)) {
             sizes.push(largest as u16);
@@ -63,7 +63,7 @@ impl Classes {
     /// fits another well. `least` of the bytes are not split.
     pub(super) fn piece(&self, bytes: usize, least: usize, slack: usize, more: usize) -> Class {
         /// Further down the second piece is the larger one.
-        const TRIED: Class = 10;
+        const TRIED: Class = 20;
         let Some(class) = self.holding(bytes) else {
             return self.len() as Class - 1;
         };
@@ -101,7 +101,7 @@ mod tests {
                     "{page}: {size}"
                 );
             }
-            assert!(classes.len() < 120, "{page}: {} classes", classes.len());
+            assert!(classes.len() < 160, "{page}: {} classes", classes.len());
         }
     }
 

@@ -6,6 +6,8 @@
 //! is looked for without a look at their items. Whoever visits the buckets in order meets every
 //! entry that is there all the time, since entries only ever move to later buckets.
 
+use prefetch_index::prefetch_index;
+
 /// Entries in a bucket.
 const WIDTH: usize = 12;
 /// Entries per bucket on average, above which the table grows.
@@ -143,6 +145,24 @@ impl Index {
             }
             bucket = self.more.at(bucket.more as usize);
         }
+    }
+
+    /// Brings near what a search will look at first.
+    pub(super) fn bring(&self, hash: u64) {
+        if self.len > 0 {
+            let number = self.number(hash);
+            prefetch_index(&self.main.blocks[number / BLOCK], number % BLOCK);
+        }
+    }
+
+    /// The first entry that may be the one, by its tag alone.
+    pub(super) fn guess(&self, hash: u64) -> Option<u32> {
+        if self.len == 0 {
+            return None;
+        }
+        let (tag, bucket) = (tag(hash), self.main.at(self.number(hash)));
+        let slot = bucket.tags.iter().position(|&other| other == tag)?;
+        Some(bucket.ids[slot]).filter(|&id| id != EMPTY)
     }
 
     /// Takes an entry in, for which it must have grown; `hash_of` gives the hash of any entry.

@@ -74,11 +74,14 @@ impl<'a> Value<'a> {
 
     /// Its bytes, in order.
     pub fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
-        let (mut next, mut left) = (self.next, self.len - self.first.len());
+        // The links of the next chunk are read before the bytes of this one are used: that brings
+        // it near in the meantime.
+        let behind = |id: ChunkId| (id, ChunkId::from_raw(self.slab.link(id).1));
+        let (mut next, mut left) = (self.next.map(behind), self.len - self.first.len());
         let rest = iter::from_fn(move || {
-            let id = next?;
+            let (id, further) = next?;
+            next = further.map(behind);
             let bytes = &self.slab.chunk(id)[MORE..];
-            next = ChunkId::from_raw(self.slab.link(id).1);
             let piece = &bytes[..bytes.len().min(left)];
             left -= piece.len();
             Some(piece)

@@ -134,6 +134,19 @@ impl Store {
         Some(Item { was_fetched, idle_s, ..self.slab.item(id, now) })
     }
 
+    /// Brings near what `get` will look at first.
+    pub fn bring_entry(&self, key: Key<'_>) {
+        self.index.bring(self.hash(key.bytes()));
+    }
+
+    /// Brings near what it will look at then.
+    pub fn bring_item(&self, key: Key<'_>) {
+        let guess = self.index.guess(self.hash(key.bytes()));
+        if let Some(id) = guess.and_then(ChunkId::from_raw) {
+            self.slab.bring(id);
+        }
+    }
+
     /// The live item of a key, without counting as a use.
     pub fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_live(key, now)?;
@@ -352,7 +365,12 @@ impl Store {
     }
 
     fn find(&self, key: Key<'_>, hash: u64) -> Option<ChunkId> {
-        let is_it = |raw| ChunkId::from_raw(raw).is_some_and(|id| self.slab.key(id) == key.bytes());
+        let is_it = |raw| {
+            ChunkId::from_raw(raw).is_some_and(|id| {
+                self.slab.bring(id);
+                self.slab.key(id) == key.bytes()
+            })
+        };
         self.index.find(hash, is_it).and_then(ChunkId::from_raw)
     }
 

@@ -11,7 +11,7 @@ impl Store {
     /// A chunk, whatever has to go for it; `None` when nothing may.
     pub(super) fn chunk(&mut self, class: Class, now: Now) -> Option<ChunkId> {
         loop {
-            let chunk = self.slab.take(class).or_else(|| self.slab.take_larger(class));
+            let chunk = self.slab.take(class);
             if chunk.is_some() || !self.free_something(now) {
                 return chunk;
             }
@@ -120,7 +120,7 @@ impl Store {
     /// and was chosen because its class has room enough without it.
     fn elsewhere(&mut self, id: ChunkId) -> ChunkId {
         let class = self.slab.class_of(id);
-        self.slab.take(class).expect("the other pages of the class have room")
+        self.slab.take_alike(class).expect("the other pages of the class have room")
     }
 
     fn evict_oldest(&mut self, now: Now) -> bool {

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use prefetch_index::prefetch_index;
+
 use super::Budget;
 use super::audit::rule;
 use super::classes::{Class, Classes, UNIT};
@@ -64,11 +66,18 @@ struct Page {
 /// The pages of one class.
 #[derive(Debug, Default)]
 struct ClassPages {
+    pages: u32,
     /// Pages that have a free chunk.
     with_room: Vec<u32>,
     /// Free chunks in them.
     free: usize,
 }
+
+/// Chunks of so many larger classes will do, each about a 32nd larger than the one before.
+const LARGER: Class = 3;
+/// With so many pages a class is better off with another of its own, of which half stays empty on
+/// average, than with chunks that are too large.
+const FEW_PAGES: u32 = 8;
 
 /// One shard's pages.
 #[derive(Debug)]
@@ -123,6 +132,16 @@ impl Slab {
         &mut self.bytes[page][offset..]
     }
 
+    /// Brings the beginning of a chunk near, before anybody waits for it: its header tells how long
+    /// it is, but whoever waits for that waits twice.
+    pub(super) fn bring(&self, id: ChunkId) {
+        const LINE: usize = 64;
+        /// More than this the processor fetches by itself, as it sees the order.
+        const LINES: usize = 20;
+        let bytes = self.chunk(id);
+        (0..bytes.len()).step_by(LINE).take(LINES).for_each(|at| prefetch_index(bytes, at));
+    }
+
     /// All bytes of a chunk.
     pub(super) fn chunk(&self, id: ChunkId) -> &[u8] {
         &self.tail(id)[..self.size_of(id)]
@@ -166,13 +185,36 @@ impl Slab {
         set_word(self.tail_mut(id), word);
     }
 
-    /// A chunk of this class, linked to nothing. `None` when none is free and there is no memory
-    /// for a page.
+    /// A chunk of this class or of one that is little larger, linked to nothing. `None` when none is
+    /// free and there is no memory for a page.
     pub(super) fn take(&mut self, class: Class) -> Option<ChunkId> {
         let number = match self.page_with_room(class) {
             Some(number) => number,
-            None => self.add_page(class)?,
+            // A class that has hardly begun would leave most of a page empty.
+            None if self.by_class[usize::from(class)].pages < FEW_PAGES => {
+                self.larger_with_room(class).or_else(|| self.add_page(class))?
+            }
+            None => self.add_page(class).or_else(|| self.larger_with_room(class))?,
         };
+        Some(self.take_from(number))
+    }
+
+    /// A chunk of exactly this class.
+    pub(super) fn take_alike(&mut self, class: Class) -> Option<ChunkId> {
+        let number = self.page_with_room(class)?;
+        Some(self.take_from(number))
+    }
+
+    fn page_with_room(&self, class: Class) -> Option<u32> {
+        self.by_class[usize::from(class)].with_room.last().copied()
+    }
+
+    fn larger_with_room(&self, class: Class) -> Option<u32> {
+        let end = (class + 1 + LARGER).min(self.classes.len() as Class);
+        (class + 1..end).find_map(|class| self.page_with_room(class))
+    }
+
+    fn take_from(&mut self, number: u32) -> ChunkId {
         let page = &mut self.pages[number as usize];
         let size = page.chunk_size as usize;
         let chunk = if page.free != NONE {
@@ -192,20 +234,7 @@ impl Slab {
         }
         let id = ChunkId(number << self.shift | (chunk as usize * size / UNIT) as u32);
         self.set_link(id, NONE, NONE);
-        Some(id)
-    }
-
-    fn page_with_room(&self, class: Class) -> Option<u32> {
-        self.by_class[usize::from(class)].with_room.last().copied()
-    }
-
-    /// A chunk of one of the next larger classes, before anything has to go for one that fits.
-    pub(super) fn take_larger(&mut self, class: Class) -> Option<ChunkId> {
-        /// Each is about a sixteenth larger.
-        const LARGER: Class = 3;
-        let end = (class + 1 + LARGER).min(self.classes.len() as Class);
-        let larger = (class + 1..end).find(|&class| self.page_with_room(class).is_some())?;
-        self.take(larger)
+        id
     }
 
     /// Frees a chunk, and its page when that was the last one in it.
@@ -258,6 +287,7 @@ impl Slab {
         };
         of_class.with_room.push(number);
         of_class.free += chunks;
+        of_class.pages += 1;
         Some(number)
     }
 
@@ -265,7 +295,10 @@ impl Slab {
     fn drop_page(&mut self, number: usize) {
         self.unlist(number);
         let class = self.pages[number].class;
-        self.by_class[usize::from(class)].free -= self.chunks_in(class);
+        let chunks = self.chunks_in(class);
+        let of_class = &mut self.by_class[usize::from(class)];
+        of_class.free -= chunks;
+        of_class.pages -= 1;
         self.pages[number].fresh = 0;
         self.budget.return_page(std::mem::take(&mut self.bytes[number]));
         self.vacant.push(number as u32);

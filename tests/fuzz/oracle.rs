@@ -68,10 +68,10 @@ fn replies(input: &[u8], piece: usize) -> Vec<u8> {
     let mut written = Vec::new();
     for piece in input.chunks(piece.max(1)) {
         buffer.extend_from_slice(piece);
-        let mut steps = 0;
+        let mut steps_left = STEPS_PER_BYTE * (buffer.len() + 2);
         loop {
-            steps += 1;
-            assert!(steps <= STEPS_PER_BYTE * (buffer.len() + 2), "the session makes no progress");
+            assert!(steps_left > 0, "the session makes no progress");
+            steps_left -= 1;
             let (used, step) = session.advance(&node, &buffer, now, &mut out, &mut host);
             buffer.drain(..used);
             match step {
