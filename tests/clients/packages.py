@@ -17,14 +17,17 @@ from catalogue import DEBIAN, NPM, PYPI
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
-NODE_PACKAGES = HERE / "package.json"
+# The second names every version, also of what the packages need in turn.
+NODE_RECIPE = [HERE / "package.json", HERE / "package-lock.json"]
 INSTALL_DEADLINE_S = 600
+# npm says first what is wrong, apt-get and pip last.
+FIRST_LINES, LAST_LINES = 3, 6
 # What Debian's maintainer scripts ask before they start a service; 101 means no.
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class Missing(Exception):
-    """One line that says what is not there and how to get it."""
+    """Says what is not there, and how to get it or why it is not to be had."""
 
 
 def install(clients, folder, with_apt):
@@ -32,9 +35,9 @@ def install(clients, folder, with_apt):
     folder.mkdir(parents=True, exist_ok=True)
     _install_debian(clients, with_apt)
     if any(client.from_source(PYPI) for client in clients):
-        _once_for(REQUIREMENTS, folder / "venv", _make_venv)
+        _once_for([REQUIREMENTS], folder / "venv", _make_venv)
     if any(client.from_source(NPM) for client in clients):
-        _once_for(NODE_PACKAGES, folder / "node", _make_node_folder)
+        _once_for(NODE_RECIPE, folder / "node", _make_node_folder)
 
 
 def versions(client, folder):
@@ -63,8 +66,8 @@ def _install_debian(clients, with_apt):
         raise Missing(f"Debian packages are missing: {' '.join(command)}\n{how}")
     print(f"installing {' '.join(missing)}", flush=True)
     with _services_stay_down():
-        _run(["apt-get", "update", "--quiet"])
-        _run([*command, "--quiet"], DEBIAN_FRONTEND="noninteractive")
+        _bring(DEBIAN, ["apt-get", "update", "--quiet"])
+        _bring(DEBIAN, [*command, "--quiet"], DEBIAN_FRONTEND="noninteractive")
 
 
 def _is_there(package):
@@ -100,26 +103,27 @@ def _services_stay_down():
 def _once_for(recipe, folder, make):
     """Made anew when the recipe has changed, and when the last making did not end."""
     stamp = folder / "made-for"
-    digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in recipe)).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
-    print(f"installing what {recipe.name} lists", flush=True)
+    print(f"installing what {recipe[0].name} lists", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     make(folder)
     stamp.write_text(digest)
 
 
 def _make_venv(folder):
-    _run([sys.executable, "-m", "venv", folder])
-    _run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS])
+    _bring(DEBIAN, [sys.executable, "-m", "venv", folder])
+    pip = [folder / "bin/python", "-m", "pip"]
+    _bring(PYPI, [*pip, "install", "--quiet", "--requirement", REQUIREMENTS])
 
 
 def _make_node_folder(folder):
     folder.mkdir()
-    shutil.copy(NODE_PACKAGES, folder)
+    for path in NODE_RECIPE:
+        shutil.copy(path, folder)
     # None of them has anything to build, and so no reason to run a script.
-    flags = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    _run(["npm", "install", "--prefix", folder, *flags])
+    _bring(NPM, ["npm", "ci", "--prefix", folder, "--no-audit", "--no-fund", "--ignore-scripts"])
 
 
 def _pypi_version(package, folder):
@@ -135,17 +139,33 @@ def _npm_version(package, folder):
     return description["version"]
 
 
-def _run(command, **environment):
+def _bring(source, command, **environment):
     words = [str(word) for word in command]
-    done = subprocess.run(
-        words,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=INSTALL_DEADLINE_S,
-    )
+    try:
+        done = subprocess.run(
+            words,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=INSTALL_DEADLINE_S,
+        )
+    except FileNotFoundError:
+        raise Missing(f"there is no {words[0]}") from None
+    except subprocess.TimeoutExpired as slow:
+        printed = (slow.output or b"").decode(errors="replace")
+        why = f"not done within {INSTALL_DEADLINE_S} s"
+        raise _not_to_be_had(source, words, why, printed) from None
     if done.returncode != 0:
-        raise Missing(f"`{' '.join(words)}` ended with {done.returncode}:\n{done.stdout.strip()}")
+        raise _not_to_be_had(source, words, f"exit code {done.returncode}", done.stdout)
+
+
+def _not_to_be_had(source, words, why, printed):
+    lines = printed.splitlines()
+    if len(lines) > FIRST_LINES + LAST_LINES:
+        lines = [*lines[:FIRST_LINES], "...", *lines[-LAST_LINES:]]
+    complaint = "\n".join(f"    {line}" for line in lines)
+    command = " ".join(words)
+    return Missing(f"packages from {source} are not to be had; `{command}`: {why}\n{complaint}")

@@ -35,8 +35,13 @@ class Table:
         for run in failed:
             indented = run.failure.replace("\n", "\n    ")
             print(f"\n{run.client}, {run.setup}:\n    {indented}")
-        print(f"\n{seconds:.0f} s")
-        print(f"{len(self._runs) - len(failed)} passed, {len(failed)} failed")
+        print()
+        for run in self._runs.values():
+            if run.remark:
+                print(f"{run.client}, {run.setup}: {run.remark}")
+        known = sum(run.fails_as_known for run in self._runs.values())
+        print(f"{seconds:.0f} s" + (f"; {known} failed as known" if known else ""))
+        print(f"{len(self._runs) - len(failed) - known} passed, {len(failed)} failed")
 
     def _line(self, client, version, setups):
         note = f" ({client.note})" if client.note else ""

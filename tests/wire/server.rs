@@ -78,9 +78,9 @@ fn memcached() -> String {
 }
 
 /// What memcached calls itself: `memcached 1.6.18`.
-fn release() -> Result<String, String> {
+pub(crate) fn release() -> Result<String, String> {
     let output = Command::new(memcached()).arg("-V").output();
-    let output = output.map_err(|error| format!("{}: {error}", memcached()))?;
+    let output = output.map_err(|error| format!("no {} here: {error}", memcached()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.split_whitespace().nth(1).unwrap_or_default().into())
 }

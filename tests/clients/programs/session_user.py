@@ -29,6 +29,11 @@ def use_sessions(checks, first, other, name):
     _flushes(checks, first, other, keys)
 
 
+def swap_sessions(checks, first, other, name):
+    """The part with CAS alone."""
+    _swaps(checks, first, other, Keys(name))
+
+
 class Keys:
     """New ones each run: clients take turns on one server."""
 

@@ -12,7 +12,7 @@ from meta_memcache import (
     SetMode,
     connection_pool_factory_builder,
 )
-from session_user import HOUR_S, use_sessions
+from session_user import HOUR_S, swap_sessions, use_sessions
 
 # Its own limit of one second is for caches that may fail; here a slow answer is no news.
 ANSWER_DEADLINE_S = 10
@@ -52,12 +52,6 @@ class Adapter:
         values = self.client.multi_get(keys)
         return {key.key: _text(value) for key, value in values.items() if value is not None}
 
-    def gets(self, key):
-        return self.client.get_cas(key)
-
-    def cas(self, key, value, token, ttl_s):
-        return self.client.set(key, value, _ttl(ttl_s), cas_token=token)
-
     def touch(self, key, ttl_s):
         return self.client.touch(key, ttl_s)
 
@@ -68,6 +62,14 @@ class Adapter:
         with socket.create_connection((self._host, self._port), ANSWER_DEADLINE_S) as connection:
             connection.sendall(b"flush_all\r\n")
             assert connection.recv(64) == b"OK\r\n"
+
+
+class AdapterWithCas(Adapter):
+    def gets(self, key):
+        return self.client.get_cas(key)
+
+    def cas(self, key, value, token, ttl_s):
+        return self.client.set(key, value, _ttl(ttl_s), cas_token=token)
 
 
 def _text(value):
@@ -81,11 +83,15 @@ def _ttl(ttl_s):
     return ttl_s if ttl_s else None
 
 
-def main(name, first_address, other_address):
+def main(part, name, first_address, other_address):
     with checks_of(name) as checks:
-        first, other = Adapter(first_address), Adapter(other_address)
-        use_sessions(checks, first, other, name)
-        _beyond_sessions(checks, first.client, other.client, name)
+        if part == "cas":
+            adapters = AdapterWithCas(first_address), AdapterWithCas(other_address)
+            swap_sessions(checks, *adapters, name)
+        else:
+            first, other = Adapter(first_address), Adapter(other_address)
+            use_sessions(checks, first, other, name)
+            _beyond_sessions(checks, first.client, other.client, name)
 
 
 def _beyond_sessions(checks, first, other, name):

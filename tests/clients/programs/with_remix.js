@@ -1,7 +1,11 @@
 // Remix's sessions in memcached: a new connection for each command.
 'use strict';
 
+const { webcrypto } = require('node:crypto');
 const { run } = require('./checks');
+
+// The package expects it as a global, which it is since node 19; Debian 12 has 18.
+globalThis.crypto ??= webcrypto;
 
 const SHORT_TTL_S = 2;
 const EXPIRY_DEADLINE_S = 6;
