@@ -279,6 +279,11 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// Bytes of key and value.
+    pub(super) fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
     /// The chunks it takes.
     pub(super) fn layout(&self, classes: &Classes) -> Layout {
         let flags = if self.flags == 0 { 0 } else { FLAGS };
@@ -292,8 +297,8 @@ pub(super) struct Layout {
     left: usize,
     /// Of that, what the next chunk must hold: up to the end of the key in the first one.
     least: usize,
-    /// What is not worth another chunk.
-    slack: usize,
+    /// How closely the last of several chunks fits.
+    grain: usize,
     is_split: bool,
     is_begun: bool,
 }
@@ -301,12 +306,13 @@ pub(super) struct Layout {
 impl Layout {
     fn new(classes: &Classes, head: usize, value: usize) -> Self {
         let all = head + value;
-        let slack = (all / 32).max(16);
+        let grain = (all / 64).next_power_of_two().max(16);
         let single = classes.holding(all);
-        let fits = |class: Class| all <= SPLIT_MIN || classes.size(class) - all <= slack;
+        // Another chunk is another wait for memory: a little waste is better.
+        let fits = |class: Class| all <= SPLIT_MIN || classes.size(class) - all <= all / 16;
         let is_split = !single.is_some_and(fits);
         let next = if is_split { NEXT } else { 0 };
-        Self { left: all + next, least: head + next, slack, is_split, is_begun: false }
+        Self { left: all + next, least: head + next, grain, is_split, is_begun: false }
     }
 
     /// The class of the next chunk.
@@ -317,7 +323,7 @@ impl Layout {
         let links = if self.is_begun { MORE } else { 0 };
         let bytes = self.left + links;
         let class = if self.is_split {
-            classes.piece(bytes, self.least, self.slack, MORE)
+            classes.piece(bytes, self.least, self.grain, MORE)
         } else {
             classes.holding(bytes).unwrap_or_default()
         };
@@ -414,6 +420,11 @@ impl Slab {
         ChunkId::from_raw(read_u32(self.tail(head), header.key_at() - NEXT))
     }
 
+    /// The chunk behind any chunk of an item.
+    pub(super) fn after(&self, id: ChunkId) -> Option<ChunkId> {
+        if self.is_head(id) { self.next(id) } else { ChunkId::from_raw(self.link(id).1) }
+    }
+
     fn set_next(&mut self, head: ChunkId, next: ChunkId) {
         let at = self.header(head).key_at() - NEXT;
         write_u32(self.tail_mut(head), at, next.raw());
@@ -421,10 +432,9 @@ impl Slab {
 
     /// Frees all chunks of an item.
     pub(super) fn free(&mut self, head: ChunkId) {
-        let mut next = self.next(head);
-        self.give(head);
+        let mut next = Some(head);
         while let Some(id) = next {
-            next = ChunkId::from_raw(self.link(id).1);
+            next = self.after(id);
             self.give(id);
         }
     }

@@ -169,10 +169,14 @@ impl Store {
             }
             Change::Delete => self.drop_item(id),
             Change::Put { cas, flags, deadline, marks, value } => {
-                self.drop_item(id);
                 let key = key.bytes();
                 let version = record.version;
                 let draft = Draft { version, cas, flags, deadline, marks, key, value };
+                if id.is_some_and(|id| self.takes_the_same(id, &draft)) {
+                    self.rewrite(&draft, now);
+                    return Applied::Done;
+                }
+                self.drop_item(id);
                 return self.place(hash, &draft, now);
             }
         }
@@ -403,11 +407,39 @@ impl Store {
         !header.deadline().is_past(now) && header.version() >= self.floor
     }
 
+    /// Whether an item would take just the chunks that its predecessor has; if so, these are what
+    /// is being built of.
+    fn takes_the_same(&mut self, head: ChunkId, draft: &Draft<'_>) -> bool {
+        let mut layout = draft.layout(self.slab.classes());
+        let mut next = Some(head);
+        loop {
+            match (layout.next(self.slab.classes()), next) {
+                (None, None) => return true,
+                (Some(class), Some(id)) if self.slab.class_of(id) == class => {
+                    self.building.push(id);
+                    next = self.slab.after(id);
+                }
+                _ => {
+                    self.building.clear();
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Writes an item over its predecessor.
+    fn rewrite(&mut self, draft: &Draft<'_>, now: Now) {
+        let head = self.building[0];
+        self.lru.remove(&mut self.slab, head);
+        self.slab.write(&self.building, draft, now);
+        self.building.clear();
+        self.list(head, draft, now);
+    }
+
     /// Stores an item whose key is absent.
     fn place(&mut self, hash: u64, draft: &Draft<'_>, now: Now) -> Applied {
-        let bytes = draft.key.len() + draft.value.len();
         if !self.grow_index(now) || !self.build(draft, now) {
-            self.lru.tally.of_bytes(bytes).out_of_memory += 1;
+            self.lru.tally.of_bytes(draft.bytes()).out_of_memory += 1;
             return Applied::NoMemory;
         }
         let head = self.building[0];
@@ -418,15 +450,20 @@ impl Store {
             let id = ChunkId::from_raw(raw).expect("the index holds items");
             hasher.hash_one(slab.key(id))
         });
-        self.lru.add(&mut self.slab, head, now);
+        self.list(head, draft, now);
+        Applied::Done
+    }
+
+    /// Puts an item that has been written where it is found when memory or time is up.
+    fn list(&mut self, head: ChunkId, draft: &Draft<'_>, now: Now) {
         /// One more in, and what it pushes along: hot to cold, or warm to cold.
         const MOVES: usize = 2;
+        self.lru.add(&mut self.slab, head, now);
         self.lru.juggle(&mut self.slab, MOVES, now);
         self.ends.add(self.slab.page_of(head), draft.deadline);
-        let counts = self.lru.tally.of_bytes(bytes);
+        let counts = self.lru.tally.of_bytes(draft.bytes());
         counts.total_items += 1;
         counts.is_known = true;
-        Applied::Done
     }
 
     fn grow_index(&mut self, now: Now) -> bool {
