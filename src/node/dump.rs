@@ -24,7 +24,7 @@ pub(super) struct Dump {
     kind: Kind,
     classes: Classes,
     lane: usize,
-    cursor: u32,
+    cursor: u64,
 }
 
 /// What a walk does with the items it meets.

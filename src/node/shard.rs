@@ -161,10 +161,10 @@ impl Items for ShardItems<'_> {
 
     fn scan(
         &mut self,
-        cursor: u32,
+        cursor: u64,
         bytes: usize,
         wanted: &dyn Fn(KeyHash) -> bool,
-    ) -> (Vec<Record<Bytes>>, Option<u32>) {
+    ) -> (Vec<Record<Bytes>>, Option<u64>) {
         let (mut records, mut taken) = (Vec::new(), 0);
         let next = self.store.scan(cursor, self.now, |key, item| {
             if wanted(key.hash()) {

@@ -47,10 +47,10 @@ pub trait Items {
     /// About `bytes` worth of the wanted items from `cursor` on, and where to go on.
     fn scan(
         &mut self,
-        cursor: u32,
+        cursor: u64,
         bytes: usize,
         wanted: &dyn Fn(KeyHash) -> bool,
-    ) -> (Vec<Record<Bytes>>, Option<u32>);
+    ) -> (Vec<Record<Bytes>>, Option<u64>);
     /// Everything older is absent from now on.
     fn set_floor(&mut self, floor: Version);
     /// Forgets everything.

@@ -221,7 +221,7 @@ impl Store {
     }
 
     /// Frees what is over in about `count` items from `cursor` on; returns where to go on.
-    pub fn sweep_from(&mut self, cursor: u32, count: u32, now: Now) -> Option<u32> {
+    pub fn sweep_from(&mut self, cursor: u64, count: u32, now: Now) -> Option<u64> {
         let mut met = Vec::new();
         let next = self.visit(cursor, count, |_, id| {
             met.push(id);
@@ -242,11 +242,11 @@ impl Store {
     /// Unlike `scan` it is bounded even where nothing lives.
     pub fn walk(
         &self,
-        cursor: u32,
+        cursor: u64,
         count: u32,
         now: Now,
         mut show: impl FnMut(Key<'_>, Item<'_>),
-    ) -> Option<u32> {
+    ) -> Option<u64> {
         self.visit(cursor, count, |store, id| {
             if let Some(key) = Key::new(store.slab.key(id))
                 && store.is_live(id, now)
@@ -260,14 +260,14 @@ impl Store {
     /// Visits live items from `cursor` on; stops some items after `show` has returned false.
     ///
     /// Returns where to go on, or `None` after the last. An item that is there all the time is
-    /// shown, wherever its chunks are moved to; one that is changed between two calls may be
+    /// shown once, wherever its chunks are moved to; one that is changed between two calls may be
     /// missed: whoever scans also sees the changes.
     pub fn scan(
         &self,
-        cursor: u32,
+        cursor: u64,
         now: Now,
         mut show: impl FnMut(Key<'_>, Item<'_>) -> bool,
-    ) -> Option<u32> {
+    ) -> Option<u64> {
         self.visit(cursor, 1, |store, id| {
             let Some(key) = Key::new(store.slab.key(id)) else {
                 return 0;
@@ -277,20 +277,25 @@ impl Store {
         })
     }
 
-    /// Visits whole buckets of the index, until what `look` returns adds up to `enough`.
+    /// Visits whole buckets of the index, until what `look` returns adds up to `enough`. A cursor
+    /// holds how many buckets there were at its start, and which is next.
     fn visit(
         &self,
-        cursor: u32,
+        cursor: u64,
         enough: u32,
         mut look: impl FnMut(&Self, ChunkId) -> u32,
-    ) -> Option<u32> {
-        let (mut number, mut looked) = (cursor, 0);
-        while (number as usize) < self.index.buckets() {
+    ) -> Option<u64> {
+        const SHIFT: u32 = 32;
+        let of = if cursor == 0 { self.index.buckets() } else { (cursor >> SHIFT) as usize };
+        let (mut number, mut looked) = (cursor as u32 as usize, 0);
+        while number < of {
             if looked >= enough {
-                return Some(number);
+                return Some((of as u64) << SHIFT | number as u64);
             }
-            let ids = self.index.entries(number as usize).filter_map(ChunkId::from_raw);
-            looked += ids.map(|id| look(self, id)).sum::<u32>();
+            for bucket in self.index.family(number, of) {
+                let ids = self.index.entries(bucket).filter_map(ChunkId::from_raw);
+                looked += ids.map(|id| look(self, id)).sum::<u32>();
+            }
             number += 1;
         }
         None

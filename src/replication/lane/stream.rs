@@ -66,7 +66,7 @@ enum Part {
     /// Nothing is committed without it.
     Counted,
     /// A learner that still gets items; `next` is where to scan on.
-    Filling { next: Option<u32>, in_flight: u32 },
+    Filling { next: Option<u64>, in_flight: u32 },
 }
 
 impl<W> Default for Outgoing<W> {
@@ -169,7 +169,7 @@ impl<W> Outgoing<W> {
     }
 
     /// Where to scan on for this learner, if it may have another chunk now.
-    pub(super) fn chunk_wanted(&self, learner: Incarnation) -> Option<u32> {
+    pub(super) fn chunk_wanted(&self, learner: Incarnation) -> Option<u64> {
         let receiver = self.receivers.iter().find(|receiver| receiver.incarnation == learner)?;
         match receiver.part {
             Part::Filling { next, in_flight } if in_flight < CHUNKS_IN_FLIGHT => next,
@@ -177,7 +177,7 @@ impl<W> Outgoing<W> {
         }
     }
 
-    pub(super) fn chunk_sent(&mut self, learner: Incarnation, next: Option<u32>) {
+    pub(super) fn chunk_sent(&mut self, learner: Incarnation, next: Option<u64>) {
         if let Ok(Receiver { part: Part::Filling { next: cursor, in_flight }, .. }) =
             self.receiver(learner)
         {

@@ -95,10 +95,10 @@ impl Items for Map {
 
     fn scan(
         &mut self,
-        _: u32,
+        _: u64,
         _: usize,
         wanted: &dyn Fn(KeyHash) -> bool,
-    ) -> (Vec<Record<Bytes>>, Option<u32>) {
+    ) -> (Vec<Record<Bytes>>, Option<u64>) {
         let keys: Vec<Bytes> = self.0.keys().cloned().collect();
         let wanted = keys.iter().filter_map(|key| Key::new(key)).filter(|key| wanted(key.hash()));
         (wanted.filter_map(|key| self.current(key)).collect(), None)
