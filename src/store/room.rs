@@ -7,12 +7,17 @@ use super::slab::{ChunkId, Kind};
 use super::{Counts, Store};
 use crate::time::{Deadline, Now};
 
+/// So many chunks are looked at for what is over before something live has to go: pages whose items
+/// were all given more time are due in vain, and nobody may wait for thousands of them.
+const LOOKS: usize = 10_000;
+
 impl Store {
     /// A chunk, whatever has to go for it; `None` when nothing may.
     pub(super) fn chunk(&mut self, class: Class, now: Now) -> Option<ChunkId> {
+        let mut looks_left = LOOKS;
         loop {
             let chunk = self.slab.take(class);
-            if chunk.is_some() || !self.free_something(now) {
+            if chunk.is_some() || !self.free_something(&mut looks_left, now) {
                 return chunk;
             }
         }
@@ -20,8 +25,9 @@ impl Store {
 
     /// Takes `bytes` from the budget for something that is not a page.
     pub(super) fn charge(&mut self, bytes: usize, now: Now) -> bool {
+        let mut looks_left = LOOKS;
         while !self.budget.try_charge(bytes) {
-            if !self.free_something(now) {
+            if !self.free_something(&mut looks_left, now) {
                 return false;
             }
         }
@@ -31,8 +37,9 @@ impl Store {
     /// Frees least recently used items until `bytes` of the budget are free; false when none is
     /// left.
     pub fn give_back(&mut self, bytes: usize, now: Now) -> bool {
+        let mut looks_left = LOOKS;
         while self.budget.free() < bytes {
-            if !self.free_something(now) {
+            if !self.free_something(&mut looks_left, now) {
                 return false;
             }
         }
@@ -42,18 +49,23 @@ impl Store {
     /// Keeps to a limit that was lowered; a bounded step of it.
     pub(super) fn shrink(&mut self, now: Now) {
         const STEPS: usize = 1000;
+        let mut looks_left = LOOKS;
         for _ in 0..STEPS {
-            if self.budget.excess() == 0 || !self.free_something(now) {
+            if self.budget.excess() == 0 || !self.free_something(&mut looks_left, now) {
                 return;
             }
         }
     }
 
     /// One step towards more memory; false when there is none left to take.
-    fn free_something(&mut self, now: Now) -> bool {
-        self.sweep_page(Sweep::Direct, now).is_some()
-            || self.empty_page()
-            || (self.evict && self.evict_oldest(now))
+    fn free_something(&mut self, looks_left: &mut usize, now: Now) -> bool {
+        if *looks_left > 0
+            && let Some(looked) = self.sweep_page(Sweep::Direct, now)
+        {
+            *looks_left = looks_left.saturating_sub(looked + 1);
+            return true;
+        }
+        self.empty_page() || (self.evict && self.evict_oldest(now))
     }
 
     /// Looks at one page that is due and frees what is over in it; returns how much it looked at.
