@@ -73,6 +73,8 @@ for i in "${!names[@]}"; do
         --cluster try --node-name "${names[i]}" \
         --peer-listen "${addresses[i]}:$peer_port" --peers "$peers" 2>"$logs/${names[i]}" &
     pids+=($!)
+    # bash itself would announce a killed node, with its whole command.
+    disown
 done
 
 until [ "$is_taken" = no ] && all_accept; do
@@ -123,7 +125,6 @@ for i in "${!names[@]}"; do
 done
 
 # Until Ctrl-C, or until nobody is left.
-# (bash itself would announce a killed node, with its whole command.)
-wait 2>/dev/null
+wait
 stop_all
 exit 1
