@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::dataset::{Dataset, ITEMS};
+use crate::dataset::{Dataset, Random};
 use crate::exchange::{Draft, Exchange};
 use crate::failure::{Doing, Failure};
 use crate::interrupt;
@@ -59,22 +59,22 @@ impl Client {
     /// Stores every item.
     pub(crate) fn preload(&mut self, dataset: &Dataset) -> Result<(), Failure> {
         let mut exchange = Exchange::default();
-        for first in (0..ITEMS).step_by(BATCH) {
+        for first in (0..dataset.items()).step_by(BATCH) {
             interrupt::check()?;
             exchange.clear();
-            for item in first..ITEMS.min(first + BATCH) {
-                exchange.set(dataset.key(item), dataset.value(item));
+            for item in first..dataset.items().min(first + BATCH) {
+                exchange.set(&dataset.key(item), dataset.value(item));
             }
             self.exchange(&mut exchange)?;
         }
         Ok(())
     }
 
-    /// Reads any one item: what a connection does before it falls silent.
-    pub(crate) fn get_first_item(&mut self, dataset: &Dataset) -> Result<(), Failure> {
+    /// Reads one item: what a connection does before it falls silent.
+    pub(crate) fn get(&mut self, dataset: &Dataset, item: usize) -> Result<(), Failure> {
         let mut exchange = Exchange::default();
-        Draft { exchange: &mut exchange, dataset, random: &mut crate::dataset::Random::new(0) }
-            .get(0);
+        let random = &mut Random::new(0);
+        Draft { exchange: &mut exchange, dataset, random, fresh: &mut 0 }.get(item);
         self.exchange(&mut exchange)
     }
 

@@ -3,7 +3,7 @@
 //! A value is a function of its item's number, so every reply is known before it comes
 //! and a set changes nothing that a later get would see.
 
-/// Keys in every workload. Far more than a CPU cache holds, few enough to preload in a second.
+/// Keys in a workload. Far more than a CPU cache holds, few enough to preload in a second.
 pub(crate) const ITEMS: usize = 100_000;
 /// The longest value of any workload.
 pub(crate) const LARGE: usize = 260_000;
@@ -36,6 +36,7 @@ fn write_hex(digits: &mut [u8], mut number: u64) {
 
 /// The items of one workload.
 pub(crate) struct Dataset {
+    /// Made beforehand: making one costs as much as writing a request.
     keys: Vec<Key>,
     noise: Vec<u8>,
     length_of: fn(usize) -> usize,
@@ -43,20 +44,30 @@ pub(crate) struct Dataset {
 
 impl Dataset {
     pub(crate) fn new(length_of: fn(usize) -> usize) -> Self {
+        Self::of(ITEMS, length_of)
+    }
+
+    /// A dataset of another size than the usual one.
+    pub(crate) fn of(items: usize, length_of: fn(usize) -> usize) -> Self {
         let mut random = Random::new(1);
         let noise_bytes = LARGE + NOISE_STARTS * NOISE_STEP;
         Self {
-            keys: (0..ITEMS).map(key_of).collect(),
+            keys: (0..items).map(key_of).collect(),
             noise: (0..noise_bytes).map(|_| random.next() as u8).collect(),
             length_of,
         }
     }
 
-    pub(crate) fn key(&self, item: usize) -> &Key {
-        &self.keys[item]
+    /// How many items there are before the servers hear of new ones.
+    pub(crate) fn items(&self) -> usize {
+        self.keys.len()
     }
 
-    /// Works for items beyond `ITEMS` too.
+    /// Works for items beyond the last one too, as `value` does: new ones.
+    pub(crate) fn key(&self, item: usize) -> Key {
+        self.keys.get(item).copied().unwrap_or_else(|| key_of(item))
+    }
+
     pub(crate) fn value(&self, item: usize) -> &[u8] {
         let start = item % NOISE_STARTS * NOISE_STEP;
         &self.noise[start..start + (self.length_of)(item)]

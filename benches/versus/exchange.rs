@@ -3,7 +3,7 @@
 //! Flags are 1, as pymemcache marks pickled values; stock memcached spends four bytes on any but 0.
 //! Knows the text and meta protocols from the client's side; knows no sockets.
 
-use crate::dataset::{Dataset, ITEMS, Key, LARGE_ITEMS, Random};
+use crate::dataset::{Dataset, Key, LARGE_ITEMS, Random};
 use crate::expected::Expected;
 
 /// Requests that are sent together, and their replies.
@@ -68,22 +68,30 @@ pub(crate) struct Draft<'d, 'a> {
     pub(crate) exchange: &'d mut Exchange<'a>,
     pub(crate) dataset: &'a Dataset,
     pub(crate) random: &'d mut Random,
+    /// The next item that no server has seen.
+    pub(crate) fresh: &'d mut usize,
 }
 
 impl Draft<'_, '_> {
     /// Any item.
     pub(crate) fn item(&mut self) -> usize {
-        self.random.within(0..ITEMS)
+        self.random.within(0..self.dataset.items())
     }
 
     /// Any item but the large ones.
     pub(crate) fn session(&mut self) -> usize {
-        self.random.within(LARGE_ITEMS..ITEMS)
+        self.random.within(LARGE_ITEMS..self.dataset.items())
     }
 
     /// One of the large items.
     pub(crate) fn large(&mut self) -> usize {
         self.random.within(0..LARGE_ITEMS)
+    }
+
+    /// An item that was never stored.
+    pub(crate) fn new_item(&mut self) -> usize {
+        *self.fresh += 1;
+        *self.fresh - 1
     }
 
     /// True this often.
@@ -93,8 +101,8 @@ impl Draft<'_, '_> {
 
     pub(crate) fn get(&mut self, item: usize) {
         let key = self.dataset.key(item);
-        self.exchange.send(&[b"get ", key, b"\r\n"]);
-        self.exchange.expect_item(key, self.dataset.value(item));
+        self.exchange.send(&[b"get ", &key, b"\r\n"]);
+        self.exchange.expect_item(&key, self.dataset.value(item));
         self.exchange.expect(&[b"END\r\n"]);
     }
 
@@ -104,8 +112,8 @@ impl Draft<'_, '_> {
         for _ in 0..count {
             let item = self.item();
             let key = self.dataset.key(item);
-            self.exchange.send(&[b" ", key]);
-            self.exchange.expect_item(key, self.dataset.value(item));
+            self.exchange.send(&[b" ", &key]);
+            self.exchange.expect_item(&key, self.dataset.value(item));
         }
         self.exchange.send(&[b"\r\n"]);
         self.exchange.expect(&[b"END\r\n"]);
@@ -113,16 +121,16 @@ impl Draft<'_, '_> {
 
     pub(crate) fn set(&mut self, item: usize) {
         let value = self.dataset.value(item);
-        self.exchange.set(self.dataset.key(item), value);
+        self.exchange.set(&self.dataset.key(item), value);
     }
 
     pub(crate) fn meta_get(&mut self, item: usize) {
         let value = self.dataset.value(item);
-        self.exchange.meta_get(self.dataset.key(item), value);
+        self.exchange.meta_get(&self.dataset.key(item), value);
     }
 
     pub(crate) fn meta_set(&mut self, item: usize) {
         let value = self.dataset.value(item);
-        self.exchange.meta_set(self.dataset.key(item), value);
+        self.exchange.meta_set(&self.dataset.key(item), value);
     }
 }

@@ -22,6 +22,15 @@ struct Value<'a> {
     bytes: &'a [u8],
 }
 
+/// What to ask the socket for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NextRead {
+    /// At most so many bytes, to look at.
+    Read(usize),
+    /// At most so many bytes, to throw away.
+    Skip(usize),
+}
+
 impl<'a> Expected<'a> {
     pub(crate) fn clear(&mut self) {
         self.text.clear();
@@ -58,12 +67,39 @@ impl<'a> Expected<'a> {
             self.missing -= length;
             self.offset += length;
             received = &received[length..];
-            if self.offset == self.segment().len() && self.segment < 2 * self.values.len() {
-                self.segment += 1;
-                self.offset = 0;
-            }
+            self.leave_finished_segment();
         }
         Ok(())
+    }
+
+    /// How the next bytes are best received, if values as long as `long` need not be looked at.
+    pub(crate) fn next_read(&self, long: usize) -> NextRead {
+        let is_long = |value: &Value<'_>| value.bytes.len() >= long;
+        match self.values.get(self.segment / 2) {
+            Some(value) if is_long(value) && self.segment % 2 == 1 => {
+                NextRead::Skip(value.bytes.len() - self.offset)
+            }
+            Some(value) if is_long(value) => NextRead::Read(self.segment().len() - self.offset),
+            _ => NextRead::Read(usize::MAX),
+        }
+    }
+
+    /// So many bytes of a value have come, whatever they were.
+    pub(crate) fn skip(&mut self, length: usize) {
+        assert!(
+            self.segment % 2 == 1 && length <= self.segment().len() - self.offset,
+            "only bytes of one value are skipped"
+        );
+        self.missing -= length;
+        self.offset += length;
+        self.leave_finished_segment();
+    }
+
+    fn leave_finished_segment(&mut self) {
+        if self.offset == self.segment().len() && self.segment < 2 * self.values.len() {
+            self.segment += 1;
+            self.offset = 0;
+        }
     }
 
     fn segment(&self) -> &[u8] {

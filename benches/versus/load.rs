@@ -28,6 +28,24 @@ pub(crate) struct Tally {
     pub(crate) elapsed: Duration,
 }
 
+/// When a load ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent {
+    /// No cycle begins later than this.
+    Time(Duration),
+    /// Exactly so many cycles; at least as many as there are connections.
+    Cycles(u64),
+}
+
+impl Extent {
+    fn is_over(self, elapsed: Duration, begun: u64) -> bool {
+        match self {
+            Self::Time(duration) => elapsed >= duration,
+            Self::Cycles(cycles) => begun >= cycles,
+        }
+    }
+}
+
 /// A workload, connected to one server and ready to run.
 pub(crate) struct Load<'a> {
     poll: Poll,
@@ -60,6 +78,7 @@ impl<'a> Load<'a> {
                 workload,
                 dataset,
                 random: Random::new(2),
+                fresh: dataset.items(),
                 registry,
                 buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             },
@@ -67,14 +86,15 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// Runs cycles for about this long, and ends with no request under way.
-    pub(crate) fn run(&mut self, duration: Duration) -> Result<Tally, Failure> {
+    /// Runs cycles, and ends with no request under way.
+    pub(crate) fn run(&mut self, extent: Extent) -> Result<Tally, Failure> {
         let started_at = Instant::now();
         let mut cycles = Histogram::default();
         for connection in &mut self.connections {
             connection.begin_cycle(&mut self.shared, Instant::now())?;
         }
         let mut busy = self.connections.len();
+        let mut begun = busy as u64;
         while busy > 0 {
             self.wait_for_events()?;
             for event in &self.events {
@@ -84,10 +104,11 @@ impl<'a> Load<'a> {
                 }
                 let now = Instant::now();
                 cycles.record(now - connection.begun);
-                if now - started_at < duration {
-                    connection.begin_cycle(&mut self.shared, now)?;
-                } else {
+                if extent.is_over(now - started_at, begun) {
                     busy -= 1;
+                } else {
+                    begun += 1;
+                    connection.begin_cycle(&mut self.shared, now)?;
                 }
             }
         }
@@ -120,7 +141,7 @@ pub(crate) fn open_idle(
         .map(|_| {
             interrupt::check()?;
             let mut client = server.connect()?;
-            client.get_first_item(dataset)?;
+            client.get(dataset, 0)?;
             Ok(client)
         })
         .collect()

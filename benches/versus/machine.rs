@@ -9,14 +9,14 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::failure::{Doing, Failure};
 
 /// Where both servers run. They never work at the same time.
 pub(crate) const SERVER_CORE: &str = "0";
 /// Where the generator runs.
 const GENERATOR_CORE: &str = "1";
-/// Two servers with 1,000 idle connections each, and room for more.
-const OPEN_FILES: &str = "--nofile=8192:";
 /// Tells the second incarnation that it is pinned already.
 const PINNED: &str = "VERSUS_PINNED";
 
@@ -33,17 +33,19 @@ impl Machine {
         let cpuinfo = read("/proc/cpuinfo")?;
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let release = read("/proc/sys/kernel/osrelease")?;
         Ok(Self {
             // Not `available_parallelism`: that counts what the pinned generator may use.
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             cpu_model: model.map_or("unknown CPU", |(_, name)| name).to_owned(),
-            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            // What follows the number says who built it.
+            kernel: release.split(['-', '+']).next().unwrap_or_default().trim().to_owned(),
         })
     }
 }
 
 /// Replaces this process by itself, pinned and allowed enough files; returns once that is so.
-pub(crate) fn pin_generator(machine: &Machine) -> Result<(), Failure> {
+pub(crate) fn pin_generator(machine: &Machine, files_wanted: u64) -> Result<(), Failure> {
     if env::var_os(PINNED).is_some() {
         return Ok(());
     }
@@ -52,8 +54,10 @@ pub(crate) fn pin_generator(machine: &Machine) -> Result<(), Failure> {
         return Err(Failure::Option(complaint.to_owned()));
     }
     let program = env::current_exe().doing(|| "finding this program".to_owned())?;
+    // The servers inherit the limit.
+    let open_files = format!("--nofile={}:", files_wanted.min(files_allowed_at_most()));
     let error = Command::new("prlimit")
-        .args([OPEN_FILES, "taskset", "-c", GENERATOR_CORE])
+        .args([&open_files, "taskset", "-c", GENERATOR_CORE])
         .arg(program)
         .args(env::args_os().skip(1))
         .env(PINNED, "1")
@@ -62,6 +66,16 @@ pub(crate) fn pin_generator(machine: &Machine) -> Result<(), Failure> {
         doing: "starting prlimit and taskset (util-linux)".to_owned(),
         source: error,
     })
+}
+
+/// How many files this process and its children may open.
+pub(crate) fn files_allowed() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How far the limit may be raised by anybody.
+fn files_allowed_at_most() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// The CPU time, user and system, that all living threads of a process used so far.

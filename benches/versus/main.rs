@@ -5,23 +5,31 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod charts;
 mod client;
 mod connection;
+mod crowd;
 mod dataset;
 mod exchange;
 mod expected;
+mod extras;
 mod failure;
 mod histogram;
+mod instructions;
 mod interrupt;
 mod load;
 mod machine;
 mod markdown;
 mod memory;
 mod options;
+mod plot;
+mod promise;
 mod report;
 mod rounds;
+mod sections;
 mod server;
 mod source;
+mod table;
 mod workloads;
 
 use std::process::ExitCode;
@@ -31,7 +39,6 @@ use clap::Parser;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::markdown::Results;
-use crate::memory::Memory;
 use crate::options::Options;
 use crate::report::Setting;
 use crate::rounds::{Comparison, Outcome, Programs};
@@ -64,21 +71,24 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Failure> {
     options.check()?;
     let machine = Machine::read()?;
-    machine::pin_generator(&machine)?;
+    machine::pin_generator(&machine, crowd::files_wanted())?;
     interrupt::watch()?;
     let programs = Programs { memcached: Program::memcached(), sessiond: Program::sessiond() };
     let setting = setting(options, &machine, &programs)?;
     report::print_head(&setting);
     let (comparisons, skipped) = compare_speed(options, &programs)?;
-    let memory = compare_memory(options, &programs)?;
+    let extras = extras::measure(options, &programs)?;
     let Some(path) = &options.markdown else {
         return Ok(());
     };
+    let mut charts = charts::of_speed(&comparisons);
+    charts.extend(extras.charts);
     let results = Results {
         setting: &setting,
         comparisons: &comparisons,
         skipped: &skipped,
-        memory: memory.as_ref(),
+        sections: &extras.sections,
+        plots: &charts::write(path, &charts)?,
     };
     markdown::write(path, &results)
 }
@@ -98,7 +108,14 @@ fn setting(options: &Options, machine: &Machine, programs: &Programs) -> Result<
             pace.rounds,
             pace.round.as_secs_f64()
         ),
+        command: format!("make bench BENCH=\"{}\"", options_given()),
     })
+}
+
+/// As they were given to `make`.
+fn options_given() -> String {
+    let given: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    given.join(" ")
 }
 
 type Skipped = Vec<(&'static str, String)>;
@@ -123,13 +140,4 @@ fn compare_speed(
         }
     }
     Ok((comparisons, skipped))
-}
-
-fn compare_memory(options: &Options, programs: &Programs) -> Result<Option<Memory>, Failure> {
-    if !options.wants_memory() {
-        return Ok(None);
-    }
-    let memory = memory::compare(programs)?;
-    report::print_memory(&memory);
-    Ok(Some(memory))
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::failure::{Doing, Failure};
-use crate::memory::{LIMIT_MIB, Memory};
-use crate::report::{Setting, doubt, mebibytes, spread};
+use crate::report::{Setting, doubt, limit, speed, spread};
 use crate::rounds::{Comparison, Sample};
+use crate::table::Table;
 use crate::workloads::Workload;
 
 /// Everything there is to write.
@@ -15,84 +15,112 @@ pub(crate) struct Results<'a> {
     pub(crate) comparisons: &'a [Comparison],
     /// Names and reasons.
     pub(crate) skipped: &'a [(&'static str, String)],
-    pub(crate) memory: Option<&'a Memory>,
+    /// The parts that measure no speed.
+    pub(crate) sections: &'a [String],
+    /// Files beside this one.
+    pub(crate) plots: &'a [String],
 }
 
-/// Writes or replaces the file.
+/// Where the part begins that people write. It survives.
+const BY_HAND: &str = "\n## How to read this\n";
+
+/// Writes or replaces the file, but for what people wrote in it.
 pub(crate) fn write(path: &Path, results: &Results<'_>) -> Result<(), Failure> {
     let text = [
         head(results.setting),
+        plots(results.plots),
         ratios(results.comparisons),
         samples(results.comparisons),
         caveats(results.comparisons),
         skipped(results.skipped),
-        results.memory.map(memory).unwrap_or_default(),
+        results.sections.iter().map(|section| format!("\n{section}")).collect(),
+        written_by_hand(path),
     ]
     .concat();
     fs::write(path, text).doing(|| format!("writing {}", path.display()))
 }
 
+fn written_by_hand(path: &Path) -> String {
+    let old = fs::read_to_string(path).unwrap_or_default();
+    old.find(BY_HAND).map(|start| old[start..].to_owned()).unwrap_or_default()
+}
+
 fn head(setting: &Setting) -> String {
-    let mut text = "# sessiond beside memcached\n\n".to_owned();
+    let mut text = "# Benchmarks: sessiond beside memcached\n\n".to_owned();
     for line in setting.lines() {
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
         text += &format!("- {name}: {}\n", value.trim());
     }
     text += "\nBoth servers have one worker thread and core 0; the generator has core 1. 100,000 keys of \
-             32 bytes, loopback, every reply compared byte by byte.\n";
+             32 bytes, loopback, replies compared byte by byte.\n";
     text
+}
+
+fn plots(names: &[String]) -> String {
+    names.iter().map(|name| format!("\n![{name}]({name})\n")).collect()
 }
 
 fn ratios(comparisons: &[Comparison]) -> String {
     if comparisons.is_empty() {
         return String::new();
     }
-    let mut text = "\n## sessiond / memcached\n\n\
-        Median over the rounds of the ratio within a round (lowest..highest). \
-        For CPU and p99 lower is better, for throughput higher.\n\n\
-        | workload | CPU per unit | p99 | throughput |\n|---|---|---|---|\n"
-        .to_owned();
+    let mut table = Table::new(["workload", "CPU per unit", "p99", "throughput"]);
     for comparison in comparisons {
-        text += &format!(
-            "| {} | {} | {} | {} |\n",
-            comparison.workload.name,
+        table.push([
+            comparison.workload.name.to_owned(),
             spread(comparison.cpu),
-            spread(comparison.p99),
-            spread(comparison.throughput),
-        );
+            speed(comparison, comparison.p99),
+            speed(comparison, comparison.throughput),
+        ]);
     }
-    text
+    format!(
+        "\n## sessiond / memcached\n\n\
+         Median over the rounds of the ratio within a round (lowest..highest). \
+         For CPU and p99 lower is better, for throughput higher.\n\n{table}"
+    )
 }
 
 fn samples(comparisons: &[Comparison]) -> String {
     if comparisons.is_empty() {
         return String::new();
     }
-    let mut text = "\n## Medians\n\n\
-        Latency is that of a batch or of a whole cycle. Busy is the share of its core.\n\n\
-        | workload | server | unit | units/s | p50 us | p99 us | p99.9 us | CPU us/unit | server busy | generator busy |\n\
-        |---|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
-        .to_owned();
+    let mut table = Table::new([
+        "workload",
+        "server",
+        "unit",
+        "units/s",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "CPU us/unit",
+        "server busy",
+        "generator busy",
+        "limit",
+    ]);
     for comparison in comparisons {
-        text += &sample(comparison, "memcached", &comparison.memcached);
-        text += &sample(comparison, "sessiond", &comparison.sessiond);
+        table.push(sample(comparison, "memcached", &comparison.memcached));
+        table.push(sample(comparison, "sessiond", &comparison.sessiond));
     }
-    text
+    format!(
+        "\n## Medians\n\n\
+         Latency is that of a batch or of a whole cycle. Busy is the share of its core, limit who had no time left.\n\n{table}"
+    )
 }
 
-fn sample(comparison: &Comparison, server: &str, sample: &Sample) -> String {
-    format!(
-        "| {} | {server} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {:.3} | {:.0} % | {:.0} % |\n",
-        comparison.workload.name,
-        comparison.workload.unit,
-        sample.units_per_s,
-        sample.p50_us,
-        sample.p99_us,
-        sample.p999_us,
-        sample.cpu_us_per_unit,
-        sample.server_busy * 100.0,
-        sample.generator_busy * 100.0,
-    )
+fn sample(comparison: &Comparison, server: &str, sample: &Sample) -> [String; 11] {
+    [
+        comparison.workload.name.to_owned(),
+        server.to_owned(),
+        comparison.workload.unit.to_owned(),
+        format!("{:.0}", sample.units_per_s),
+        format!("{:.1}", sample.p50_us),
+        format!("{:.1}", sample.p99_us),
+        format!("{:.1}", sample.p999_us),
+        format!("{:.3}", sample.cpu_us_per_unit),
+        format!("{:.0} %", sample.server_busy * 100.0),
+        format!("{:.0} %", sample.generator_busy * 100.0),
+        limit(sample).to_owned(),
+    ]
 }
 
 fn caveats(comparisons: &[Comparison]) -> String {
@@ -109,32 +137,4 @@ fn caveats(comparisons: &[Comparison]) -> String {
 
 fn skipped(skipped: &[(&'static str, String)]) -> String {
     skipped.iter().map(|(name, because)| format!("\n`{name}` was skipped: {because}.\n")).collect()
-}
-
-fn memory(memory: &Memory) -> String {
-    let mut text = format!(
-        "\n## Memory with -m {LIMIT_MIB}\n\n\
-         Filled until the number of items stops growing.\n\n\
-         | values | items memcached | items sessiond | ratio | RSS memcached | RSS sessiond | ratio |\n\
-         |---|---:|---:|---:|---:|---:|---:|\n"
-    );
-    for filled in &memory.filled {
-        let (memcached, sessiond) = (filled.memcached, filled.sessiond);
-        text += &format!(
-            "| {} | {} | {} | {:.3} | {:.1} MiB | {:.1} MiB | {:.3} |\n",
-            filled.name,
-            memcached.items,
-            sessiond.items,
-            sessiond.items as f64 / memcached.items as f64,
-            mebibytes(memcached.resident_bytes),
-            mebibytes(sessiond.resident_bytes),
-            sessiond.resident_bytes as f64 / memcached.resident_bytes as f64,
-        );
-    }
-    let idle = memory.idle_cost;
-    text += &format!(
-        "\nRSS per idle connection: memcached {:.0} bytes, sessiond {:.0} bytes.\n",
-        idle.memcached, idle.sessiond
-    );
-    text
 }

@@ -5,9 +5,8 @@ use crate::dataset::{Dataset, key_of, session_length};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::load::open_idle;
 use crate::rounds::Programs;
-use crate::server::{Program, Server};
+use crate::server::{Program, Server, Setup};
 
 /// Small enough to fill in seconds, large enough that fixed costs do not matter.
 pub(crate) const LIMIT_MIB: usize = 256;
@@ -18,8 +17,6 @@ const BLOCKS_WITHOUT_GROWTH: usize = 4;
 const GROWTH_MIN: f64 = 1.001;
 /// Four times the limit. Whoever still grows then does not honour `-m`.
 const BLOCKS_MAX: usize = 128;
-/// Idle connections whose memory is compared.
-const IDLE: usize = 1000;
 
 /// Values of one kind.
 struct Mix {
@@ -49,49 +46,35 @@ pub(crate) struct Filled {
     pub(crate) sessiond: Held,
 }
 
-/// Bytes of memory that each idle connection added.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IdleCost {
-    pub(crate) memcached: f64,
-    pub(crate) sessiond: f64,
-}
-
-/// The memory part of the report.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) filled: Vec<Filled>,
-    pub(crate) idle_cost: IdleCost,
-}
-
 /// Fills both servers with every mix.
-pub(crate) fn compare(programs: &Programs) -> Result<Memory, Failure> {
+pub(crate) fn compare(programs: &Programs) -> Result<Vec<Filled>, Failure> {
     let fill_both = |mix: &Mix| {
         Ok(Filled {
             name: mix.name,
-            memcached: fill(&programs.memcached, mix)?,
-            sessiond: fill(&programs.sessiond, mix)?,
+            memcached: held(&programs.memcached, mix)?,
+            sessiond: held(&programs.sessiond, mix)?,
         })
     };
-    Ok(Memory {
-        filled: MIXES.iter().map(fill_both).collect::<Result<_, _>>()?,
-        idle_cost: IdleCost {
-            memcached: idle_cost(&programs.memcached)?,
-            sessiond: idle_cost(&programs.sessiond)?,
-        },
-    })
+    MIXES.iter().map(fill_both).collect()
 }
 
-fn fill(program: &Program, mix: &Mix) -> Result<Held, Failure> {
-    let server = program.start(LIMIT_MIB)?;
-    let dataset = Dataset::new(mix.length_of);
+fn held(program: &Program, mix: &Mix) -> Result<Held, Failure> {
+    let server = program.start(&Setup::with_limit(LIMIT_MIB))?;
+    fill(&server, &Dataset::new(mix.length_of))?;
+    let items = server.connect()?.statistic("curr_items")?;
+    Ok(Held { items, resident_bytes: server.resident_bytes()? })
+}
+
+/// Stores new items until their number stays; returns how many it stored.
+pub(crate) fn fill(server: &Server, dataset: &Dataset) -> Result<usize, Failure> {
     let mut client = server.connect()?;
-    let mut next_item = 0;
+    let mut stored = 0;
     let mut counts = Vec::with_capacity(BLOCKS_MAX);
     while counts.len() < BLOCKS_MAX && is_growing(&counts) {
-        next_item = store_block(&mut client, &dataset, next_item)?;
+        stored = store_block(&mut client, dataset, stored)?;
         counts.push(client.statistic("curr_items")?);
     }
-    held(&server, &mut client)
+    Ok(stored)
 }
 
 /// Whether the last blocks still raised the number of items.
@@ -119,19 +102,4 @@ fn store_block(client: &mut Client, dataset: &Dataset, first: usize) -> Result<u
         bytes += exchange.request.len();
     }
     Ok(item)
-}
-
-fn held(server: &Server, client: &mut Client) -> Result<Held, Failure> {
-    Ok(Held { items: client.statistic("curr_items")?, resident_bytes: server.resident_bytes()? })
-}
-
-fn idle_cost(program: &Program) -> Result<f64, Failure> {
-    let server = program.start(LIMIT_MIB)?;
-    let dataset = Dataset::new(|_| 1024);
-    server.connect()?.preload(&dataset)?;
-    let before = server.resident_bytes()?;
-    let idle = open_idle(&server, IDLE, &dataset)?;
-    let after = server.resident_bytes()?;
-    drop(idle);
-    Ok(after.saturating_sub(before) as f64 / IDLE as f64)
 }

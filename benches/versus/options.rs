@@ -8,8 +8,9 @@ use clap::Parser;
 use crate::failure::Failure;
 use crate::workloads::{WORKLOADS, Workload};
 
-/// The name under which `--only` knows the memory part.
+/// The names under which `--only` knows the parts that measure no speed.
 const MEMORY: &str = "memory";
+const INSTRUCTIONS: &str = "instructions";
 
 /// Runs stock memcached and sessiond side by side and compares them.
 ///
@@ -30,15 +31,20 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
 
-    /// Only these workloads, by name, separated by commas; "memory" is the memory part alone
+    /// Only these workloads, by name, separated by commas; "memory" and "instructions" are those parts
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
-    /// Also fill both servers and compare how many items they hold and what memory that takes
+    /// Also fill both servers and compare how many items they hold and what memory that takes,
+    /// and what open connections add
     #[arg(long)]
     memory: bool,
 
-    /// Also write the results to this file as markdown
+    /// Also count instructions per operation; needs valgrind
+    #[arg(long)]
+    instructions: bool,
+
+    /// Also write the results to this file as markdown, and plots beside it as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
 
@@ -62,11 +68,13 @@ impl Options {
             return Err(Failure::Option(complaint));
         }
         let unknown = |name: &&String| {
-            name.as_str() != MEMORY && !WORKLOADS.iter().any(|workload| workload.name == **name)
+            ![MEMORY, INSTRUCTIONS].contains(&name.as_str())
+                && !WORKLOADS.iter().any(|workload| workload.name == **name)
         };
         if let Some(name) = self.only.iter().find(unknown) {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
-            let complaint = format!("--only {name}: expected {} or {MEMORY}", names.join(", "));
+            let complaint =
+                format!("--only {name}: expected {}, {MEMORY} or {INSTRUCTIONS}", names.join(", "));
             return Err(Failure::Option(complaint));
         }
         Ok(())
@@ -86,6 +94,10 @@ impl Options {
 
     pub(crate) fn wants_memory(&self) -> bool {
         self.is_chosen(MEMORY) || self.memory
+    }
+
+    pub(crate) fn wants_instructions(&self) -> bool {
+        self.is_chosen(INSTRUCTIONS) || self.instructions
     }
 
     fn is_chosen(&self, name: &str) -> bool {

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use crate::dataset::Dataset;
 use crate::failure::Failure;
-use crate::load::Load;
+use crate::load::{Extent, Load};
 use crate::machine;
 use crate::options::Pace;
-use crate::server::{Program, Server};
-use crate::workloads::{Dialect, Workload};
+use crate::server::{Program, Server, Setup};
+use crate::workloads::{Dialect, Room, Workload};
 
-/// The same `-m` for both: more than the largest workload needs, so that nothing is evicted.
-const LIMIT_MIB: usize = 1024;
 /// Not counted: connections are opened and caches filled.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// In a closed loop one side always has work, unless somebody else has its core.
+const IDLE: f64 = 0.9;
+/// A generator that needs this much of the server's time for the same cycles may be what limits it.
+const AS_BUSY: f64 = 0.95;
 
 /// One server in one round, or the medians of its rounds.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +29,16 @@ pub(crate) struct Sample {
     /// Shares of one core, 1.0 is all of it.
     pub(crate) server_busy: f64,
     pub(crate) generator_busy: f64,
+}
+
+/// Who had no time left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Server,
+    /// Perhaps the server too.
+    Generator,
+    /// Others had the cores.
+    Neither,
 }
 
 /// sessiond divided by memcached, round by round.
@@ -67,7 +80,8 @@ pub(crate) fn compare(
     pace: Pace,
 ) -> Result<Outcome, Failure> {
     let dataset = Dataset::new(workload.length_of);
-    let servers = [&programs.memcached, &programs.sessiond].map(|it| it.start(LIMIT_MIB));
+    let setup = Setup::with_limit(workload.room.limit_mib());
+    let servers = [&programs.memcached, &programs.sessiond].map(|it| it.start(&setup));
     let [memcached, sessiond] = servers;
     let (memcached, sessiond) = (memcached?, sessiond?);
     for server in [&memcached, &sessiond] {
@@ -76,6 +90,10 @@ pub(crate) fn compare(
             return Ok(Outcome::Skipped { because });
         }
         server.connect()?.preload(&dataset)?;
+        if workload.room == Room::Full && server.connect()?.statistic("evictions")? == 0 {
+            let because = format!("{} evicted nothing while it was filled", server.name);
+            return Ok(Outcome::Skipped { because });
+        }
     }
     let memcached = Contender::new(workload, &dataset, &memcached)?;
     let sessiond = Contender::new(workload, &dataset, &sessiond)?;
@@ -123,14 +141,14 @@ impl<'a> Contender<'a> {
         server: &'a Server,
     ) -> Result<Self, Failure> {
         let mut load = Load::open(workload, dataset, server)?;
-        load.run(WARM_UP)?;
+        load.run(Extent::Time(WARM_UP))?;
         Ok(Self { workload, server, load })
     }
 
     fn run(&mut self, duration: Duration) -> Result<Sample, Failure> {
         let generator_before = machine::cpu_time("self")?;
         let server_before = self.server.cpu_time()?;
-        let tally = self.load.run(duration)?;
+        let tally = self.load.run(Extent::Time(duration))?;
         let server_cpu = (self.server.cpu_time()? - server_before).as_secs_f64();
         let generator_cpu = (machine::cpu_time("self")? - generator_before).as_secs_f64();
         let elapsed = tally.elapsed.as_secs_f64();
@@ -147,7 +165,30 @@ impl<'a> Contender<'a> {
     }
 }
 
+impl Comparison {
+    pub(crate) fn samples(&self) -> [&Sample; 2] {
+        [&self.memcached, &self.sessiond]
+    }
+
+    /// Whether throughput and latency are those of the servers.
+    pub(crate) fn shows_speed(&self) -> bool {
+        self.samples().iter().all(|sample| !sample.has_slow_generator())
+    }
+}
+
 impl Sample {
+    pub(crate) fn limit(&self) -> Limit {
+        if self.server_busy < IDLE && self.generator_busy < IDLE {
+            return Limit::Neither;
+        }
+        if self.has_slow_generator() { Limit::Generator } else { Limit::Server }
+    }
+
+    /// Compares processor time, so that others on the cores do not matter.
+    fn has_slow_generator(&self) -> bool {
+        self.generator_busy >= AS_BUSY * self.server_busy
+    }
+
     fn median(samples: impl Iterator<Item = Self> + Clone) -> Self {
         let of = |field: fn(Self) -> f64| median(samples.clone().map(field).collect());
         Self {

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +16,28 @@ use crate::machine::{self, SERVER_CORE};
 
 /// A binary is slow to start when its pages come from a cold disk, not slower than this.
 const START_MAX: Duration = Duration::from_secs(5);
+/// Under valgrind everything takes 50 times longer. The same goes for the end.
+const START_MAX_COUNTED: Duration = Duration::from_secs(60);
+/// More than any workload of speed opens.
+const USUAL_CLIENTS_MAX: usize = 4096;
 
 /// What the servers log goes here: between the lines of the table nobody wants it.
 pub(crate) const LOG_FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// How a server is started.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) limit_mib: usize,
+    pub(crate) clients_max: usize,
+    /// Where callgrind is to write what it counted; without it the server runs by itself.
+    pub(crate) counts: Option<PathBuf>,
+}
+
+impl Setup {
+    pub(crate) fn with_limit(limit_mib: usize) -> Self {
+        Self { limit_mib, clients_max: USUAL_CLIENTS_MAX, counts: None }
+    }
+}
 
 /// A server binary.
 #[derive(Debug)]
@@ -58,23 +77,27 @@ impl Program {
     }
 
     /// Starts it with one worker thread, pinned, and waits until it answers.
-    pub(crate) fn start(&self, limit_mib: usize) -> Result<Server, Failure> {
+    pub(crate) fn start(&self, setup: &Setup) -> Result<Server, Failure> {
         let address = free_address()?;
         let log =
             File::create(self.log_path()).doing(|| format!("creating {}", self.log_path()))?;
         let process = Command::new("taskset")
-            .args(["-c", SERVER_CORE, &self.path, "-l", "127.0.0.1"])
+            .args(["-c", SERVER_CORE])
+            .args(callgrind(setup))
+            .args([&self.path, "-l", "127.0.0.1"])
             .args(["-p", &address.port().to_string()])
-            .args(["-m", &limit_mib.to_string()])
-            .args(["-t", "1", "-c", "4096"])
-            .args(self.user_options())
+            .args(["-m", &setup.limit_mib.to_string()])
+            .args(["-c", &setup.clients_max.to_string()])
+            .args(["-t", "1"])
+            .args(self.user_options(setup))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .doing(|| "starting taskset (util-linux)".to_owned())?;
         let mut server = Server { name: self.name, address, process, log_path: self.log_path() };
-        server.wait_until_it_answers()?;
+        let start_max = if setup.counts.is_some() { START_MAX_COUNTED } else { START_MAX };
+        server.wait_until_it_answers(start_max)?;
         Ok(server)
     }
 
@@ -84,10 +107,14 @@ impl Program {
     }
 
     /// memcached refuses to run as root unless told as whom to run.
-    fn user_options(&self) -> &'static [&'static str] {
+    fn user_options(&self, setup: &Setup) -> &'static [&'static str] {
         let is_memcached =
             Path::new(&self.path).file_name().is_some_and(|name| name == "memcached");
-        if is_memcached && rustix::process::geteuid().is_root() { &["-u", "nobody"] } else { &[] }
+        if !is_memcached || !rustix::process::geteuid().is_root() {
+            return &[];
+        }
+        // callgrind writes at the end, as whoever the server has become.
+        if setup.counts.is_some() { &["-u", "root"] } else { &["-u", "nobody"] }
     }
 
     fn not_run(&self, error: io::Error) -> Failure {
@@ -96,6 +123,18 @@ impl Program {
         }
         Failure::Io { doing: format!("running {} -V", self.path), source: error }
     }
+}
+
+/// What stands before the server's own command line.
+fn callgrind(setup: &Setup) -> Vec<String> {
+    let Some(path) = &setup.counts else {
+        return Vec::new();
+    };
+    // memcached sets the limit to -c and insists; valgrind lets it only where that changes nothing.
+    let open_files = format!("--nofile={}:", setup.clients_max);
+    let output = format!("--callgrind-out-file={}", path.display());
+    let callgrind = ["valgrind", "--tool=callgrind", "--separate-threads=yes", &output];
+    ["prlimit", &open_files].into_iter().chain(callgrind).map(str::to_owned).collect()
 }
 
 /// Somebody else could take the port before the server does; then the server says so and the run ends.
@@ -127,8 +166,28 @@ impl Server {
         machine::resident_bytes(&self.process.id().to_string())
     }
 
-    fn wait_until_it_answers(&mut self) -> Result<(), Failure> {
-        let give_up_at = Instant::now() + START_MAX;
+    /// Asks it to end and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        let doing = || format!("stopping {}", self.name);
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        asked.map_err(io::Error::from).doing(doing)?;
+        let give_up_at = Instant::now() + START_MAX_COUNTED;
+        while self.process.try_wait().doing(doing)?.is_none() {
+            interrupt::check()?;
+            if Instant::now() > give_up_at {
+                return Err(Failure::Silent {
+                    server: self.name.to_owned(),
+                    after: START_MAX_COUNTED,
+                });
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn wait_until_it_answers(&mut self, start_max: Duration) -> Result<(), Failure> {
+        let give_up_at = Instant::now() + start_max;
         loop {
             interrupt::check()?;
             if let Ok(Some(status)) = self.process.try_wait() {
@@ -138,7 +197,7 @@ impl Server {
                 return client.command("version").map(drop);
             }
             if Instant::now() > give_up_at {
-                let waited = START_MAX.as_secs();
+                let waited = start_max.as_secs();
                 return Err(self.not_started(format!("no connection after {waited} s")));
             }
             thread::sleep(Duration::from_millis(10));

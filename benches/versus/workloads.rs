@@ -26,6 +26,7 @@ pub(crate) struct Workload {
     pub(crate) idle: usize,
     pub(crate) lifetime: Lifetime,
     pub(crate) dialect: Dialect,
+    pub(crate) room: Room,
     /// What a reader of the result must know; empty where it speaks for itself.
     pub(crate) caveat: &'static str,
 }
@@ -45,6 +46,27 @@ pub(crate) enum Dialect {
     Meta,
 }
 
+/// Whether the servers have memory for all items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nothing is ever evicted.
+    Ample,
+    /// Preloading alone has overfilled them: each new item drives out others.
+    Full,
+}
+
+impl Room {
+    /// The same `-m` for both servers.
+    pub(crate) fn limit_mib(self) -> usize {
+        match self {
+            // More than the largest workload needs: 700 MB.
+            Self::Ample => 1024,
+            // Less than the smallest full one needs: 100 MB.
+            Self::Full => 64,
+        }
+    }
+}
+
 const KIB: usize = 1024;
 /// What Django writes for a logged-in user with a few settings.
 const SMALL_SESSION: usize = 1900;
@@ -60,6 +82,7 @@ const USUAL: Workload = Workload {
     idle: 0,
     lifetime: Lifetime::Kept,
     dialect: Dialect::Classic,
+    room: Room::Ample,
     caveat: "",
 };
 
@@ -68,6 +91,7 @@ pub(crate) static WORKLOADS: &[Workload] = &[
     Workload { name: "get-1k", steps: &[mostly_get::<90>], ..USUAL },
     Workload { name: "get-4k", steps: &[mostly_get::<90>], length_of: |_| 4 * KIB, ..USUAL },
     Workload { name: "set-1k", steps: &[set], ..USUAL },
+    Workload { name: "set-4k", steps: &[set], length_of: |_| 4 * KIB, ..USUAL },
     Workload {
         name: "session-mix",
         steps: &[mostly_get::<80>],
@@ -127,6 +151,42 @@ pub(crate) static WORKLOADS: &[Workload] = &[
         ..USUAL
     },
     Workload { name: "idle-1000", steps: &[mostly_get::<90>], idle: 1000, ..USUAL },
+    Workload { name: "evict-1k", steps: &[set_new], room: Room::Full, ..USUAL },
+    Workload {
+        name: "evict-mix",
+        steps: &[set_new],
+        length_of: session_length,
+        room: Room::Full,
+        ..USUAL
+    },
+];
+
+/// What instructions are counted for. Gets are all gets here: a mean of two commands would help nobody.
+pub(crate) static COUNTED: &[Workload] = &[
+    Workload { name: "get-1k", steps: &[get], ..USUAL },
+    Workload { name: "set-1k", steps: &[set], ..USUAL },
+    Workload {
+        name: "multiget-24",
+        unit: "key",
+        steps: &[|draft| draft.multi_get(24)],
+        units: 24,
+        ..USUAL
+    },
+    Workload {
+        name: "pipelined-mg-32",
+        steps: &[pipelined_meta_get::<32>],
+        units: 32,
+        dialect: Dialect::Meta,
+        ..USUAL
+    },
+    Workload {
+        name: "connection-per-request",
+        unit: "cycle",
+        steps: &[get, get, set],
+        length_of: |_| 2 * KIB,
+        lifetime: Lifetime::OneCycle,
+        ..USUAL
+    },
 ];
 
 fn get(draft: &mut Draft<'_, '_>) {
@@ -136,6 +196,11 @@ fn get(draft: &mut Draft<'_, '_>) {
 
 fn set(draft: &mut Draft<'_, '_>) {
     let item = draft.item();
+    draft.set(item);
+}
+
+fn set_new(draft: &mut Draft<'_, '_>) {
+    let item = draft.new_item();
     draft.set(item);
 }
 

@@ -1,0 +1,135 @@
+//! The parts that measure no speed, as text for terminal and file alike: memory, connections, instructions.
+
+use crate::crowd::{Activity, Crowd, Stage};
+use crate::instructions::Counted;
+use crate::memory::{Filled, LIMIT_MIB};
+use crate::promise;
+use crate::report::mebibytes;
+use crate::table::Table;
+
+/// How many items both hold, and in what memory.
+pub(crate) fn memory(filled: &[Filled]) -> String {
+    let mut table = Table::new([
+        "values",
+        "items memcached",
+        "items sessiond",
+        "ratio",
+        "RSS memcached",
+        "RSS sessiond",
+        "ratio",
+    ]);
+    for Filled { name, memcached, sessiond } in filled {
+        table.push([
+            (*name).to_owned(),
+            memcached.items.to_string(),
+            sessiond.items.to_string(),
+            format!("{:.3}", sessiond.items as f64 / memcached.items as f64),
+            format!("{:.1} MiB", mebibytes(memcached.resident_bytes)),
+            format!("{:.1} MiB", mebibytes(sessiond.resident_bytes)),
+            format!("{:.3}", sessiond.resident_bytes as f64 / memcached.resident_bytes as f64),
+        ]);
+    }
+    format!(
+        "## Memory with -m {LIMIT_MIB}\n\n\
+         Filled until the number of items stops growing.\n\n{table}"
+    )
+}
+
+/// What open connections add.
+pub(crate) fn crowd(crowd: &Crowd) -> String {
+    let mut table = Table::new([
+        "connections",
+        "they have",
+        "RSS memcached",
+        "RSS sessiond",
+        "each memcached",
+        "each sessiond",
+    ]);
+    for (memcached, sessiond) in crowd.memcached.iter().zip(&crowd.sessiond) {
+        table.push([
+            memcached.connections.to_string(),
+            has_done(memcached).to_owned(),
+            format!("{:.1} MiB", mebibytes(memcached.resident_bytes)),
+            format!("{:.1} MiB", mebibytes(sessiond.resident_bytes)),
+            bytes_each(memcached, &crowd.memcached),
+            bytes_each(sessiond, &crowd.sessiond),
+        ]);
+    }
+    let shortage = crowd.shortage.as_ref().map(|shortage| format!("\nThere are {shortage}.\n"));
+    format!(
+        "## Memory of connections\n\n\
+         To servers of -m {LIMIT_MIB} that are full of values of 1 KiB.\n\n{table}{}",
+        shortage.unwrap_or_default()
+    )
+}
+
+fn has_done(stage: &Stage) -> &'static str {
+    match (stage.connections, stage.activity) {
+        (0, _) => "",
+        (_, Activity::Connected) => "connected",
+        (_, Activity::AskedOnce) => "done a get",
+    }
+}
+
+fn bytes_each(stage: &Stage, stages: &[Stage]) -> String {
+    if stage.connections == 0 {
+        return String::new();
+    }
+    let added = stage.resident_bytes as f64 - stages[0].resident_bytes as f64;
+    format!("{:.0} B", added / stage.connections as f64)
+}
+
+/// Whether sessiond keeps within the memory that its documentation states.
+pub(crate) fn kept_promises(filled: &[Filled], crowd: &Crowd) -> String {
+    let mut table =
+        Table::new(["sessiond with", "items", "connections", "RSS above -m", "stated", "kept"]);
+    let mut push = |name: &str, items: u64, connections: usize, resident_bytes: u64| {
+        let above = mebibytes(resident_bytes) - LIMIT_MIB as f64;
+        let stated = promise::overhead_mib(items, connections);
+        table.push([
+            name.to_owned(),
+            items.to_string(),
+            connections.to_string(),
+            format!("{above:.1} MiB"),
+            format!("{stated:.1} MiB"),
+            if above <= stated { "yes" } else { "NO" }.to_owned(),
+        ]);
+    };
+    for Filled { name, sessiond, .. } in filled {
+        push(&format!("values of {name}"), sessiond.items, 0, sessiond.resident_bytes);
+    }
+    for stage in crowd.sessiond.iter().filter(|stage| stage.connections > 0) {
+        push(has_done(stage), stage.items, stage.connections, stage.resident_bytes);
+    }
+    format!("## RSS above -m\n\nStated is {}.\n\n{table}", promise::in_words())
+}
+
+/// What callgrind counted.
+pub(crate) fn instructions(counted: &[Counted]) -> String {
+    let mut table = Table::new([
+        "workload",
+        "unit",
+        "memcached",
+        "sessiond",
+        "ratio",
+        "memcached, all threads",
+        "sessiond, all threads",
+    ]);
+    for Counted { workload, memcached, sessiond } in counted {
+        table.push([
+            workload.name.to_owned(),
+            workload.unit.to_owned(),
+            format!("{:.0}", memcached.worker),
+            format!("{:.0}", sessiond.worker),
+            format!("{:.2}", sessiond.worker / memcached.worker),
+            format!("{:.0}", memcached.process),
+            format!("{:.0}", sessiond.process),
+        ]);
+    }
+    format!(
+        "## User instructions per unit\n\n\
+         Of the worker, counted by callgrind, without what the kernel does. get-1k is gets alone here. \
+         With all threads the figures waver: the others go by the clock, and under valgrind a second has \
+         50 times fewer requests.\n\n{table}"
+    )
+}
