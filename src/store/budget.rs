@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam::queue::SegQueue;
+use crossbeam::queue::ArrayQueue;
 
 /// Pages are powers of two between these sizes, in bytes.
 const PAGE_MAX: usize = 1 << 20;
@@ -22,7 +22,7 @@ pub struct Budget {
     used: AtomicUsize,
     page_size: usize,
     /// Allocated, but not charged: they are handed out before new ones are made.
-    spare: SegQueue<Box<[u8]>>,
+    spare: ArrayQueue<Box<[u8]>>,
 }
 
 impl Budget {
@@ -34,7 +34,9 @@ impl Budget {
             limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             page_size,
-            spare: SegQueue::new(),
+            // Allocated once: a page that is given back costs nothing. Beyond a limit that was raised
+            // since, spare pages go back to the system.
+            spare: ArrayQueue::new((limit / page_size).max(1)),
         }
     }
 
@@ -78,7 +80,7 @@ impl Budget {
     pub(super) fn return_page(&self, page: Box<[u8]>) {
         self.release(self.page_size);
         if self.used() + self.spare() + self.page_size <= self.limit() {
-            self.spare.push(page);
+            drop(self.spare.push(page));
         }
     }
 
