@@ -269,3 +269,6 @@ impl Lru {
 fn bytes(header: &Header) -> u64 {
     (header.key_len() + header.value_len()) as u64
 }
+
+#[cfg(test)]
+mod tests;
