@@ -116,6 +116,20 @@ fn emptying_pages_moves_items_and_loses_none() {
     assert_eq!(filled.lost(), Vec::<String>::new());
 }
 
+/// What goes to make room for the index may leave room in the index.
+#[test]
+fn the_index_owes_only_what_it_has() {
+    for limit in [64 << 10, 200 << 10, 1 << 20] {
+        let mut filled = Filled::new(limit, true);
+        for n in 0..40_000 {
+            // Items become fewer and more again, a few times over.
+            let len = if n / 4000 % 2 == 0 { 0 } else { n % 400 };
+            filled.put(&format!("k{n}"), len, 0, 0);
+            assert_eq!(filled.store.budget.used(), filled.store.charged(), "item {n} of {limit}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
