@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim parity conformance clients fuzz bench build help
+.PHONY: run demo test check sim parity conformance clients fuzz bench soak build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -43,6 +43,9 @@ fuzz: ## a minute of fuzzing each target; needs cargo-fuzz. FUZZ_SECONDS=n for l
 bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
 	cargo bench --locked --bench request
 	cargo bench --locked --bench versus -- $(BENCH)
+
+soak: ## stores under random load, every byte accounted for; SOAK_SECONDS=n (600), SOAK_SEED=n, SOAK_THREADS=n
+	cargo bench --locked --bench soak
 
 build:
 	cargo build --locked --release
