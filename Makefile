@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim parity conformance clients fuzz bench soak growth build help
+.PHONY: run demo test check sim parity conformance clients fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -49,6 +49,9 @@ soak: ## stores under random load, every byte accounted for; SOAK_SECONDS=n (600
 
 growth: ## the longest single insertion while stores grow to ten million items; takes 2 GB
 	cargo bench --locked --bench growth
+
+hitratio: ## how often a full server finds what is looked for, beside stock memcached (Debian's package)
+	cargo bench --locked --bench hitratio
 
 build:
 	cargo build --locked --release
