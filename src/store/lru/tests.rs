@@ -84,7 +84,9 @@ impl Naive {
             }
             return;
         }
-        entry.used_s = now_s;
+        if was_fetched {
+            entry.used_s = now_s;
+        }
         if was_fetched && segment == Segment::Cold as usize {
             self.renew(key, Segment::Warm);
         } else if was_fetched {
@@ -159,6 +161,23 @@ fn store(segmented: bool) -> Store {
     let segments = Segments { is_on: segmented, ..Segments::default() };
     let options = Options { evict: true, segments, ..Options::default() };
     Store::new(options, std::sync::Arc::clone(&store_of(4 << 20, true).budget))
+}
+
+#[test]
+fn new_items_stay_hot_when_the_oldest_cold_one_is_read_once() {
+    let mut store = store(true);
+    let mut versions = Versions::new(Epoch(1), 0);
+    let at = |s: u64| Now { local: Millis(s * 1000), cluster: Millis(s * 1000), wall_s: 0 };
+    for k in 0..100u8 {
+        let second = if k < 90 { 0 } else { 100 };
+        store.apply(&put(&k.to_string(), &[0; 100], versions.next(None)), at(second));
+    }
+    let hot = keys(&store, Segment::Hot);
+    let oldest = *keys(&store, Segment::Cold).last().unwrap();
+    assert!(hot.contains(&95) && oldest == 0);
+    store.get(Key::new(b"0").unwrap(), at(110));
+    store.maintain(at(110));
+    assert!(keys(&store, Segment::Hot).contains(&95), "10 s old, the oldest cold one 110 s");
 }
 
 proptest! {
