@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim parity conformance clients fuzz bench build help
+.PHONY: run demo test check sim parity conformance clients fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -45,6 +45,15 @@ BENCH ?= --memory --instructions
 bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
 	cargo bench --locked --bench request
 	cargo bench --locked --bench versus --features rustix/use-libc-auxv -- $(BENCH)
+
+soak: ## stores under random load, every byte accounted for; SOAK_SECONDS=n (600), SOAK_SEED=n, SOAK_THREADS=n
+	cargo bench --locked --bench soak
+
+growth: ## the longest single insertion while stores grow to ten million items; takes 2 GB
+	cargo bench --locked --bench growth
+
+hitratio: ## how often a full server finds what is looked for, beside stock memcached (Debian's package)
+	cargo bench --locked --bench hitratio
 
 build:
 	cargo build --locked --release

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam::queue::SegQueue;
+use crossbeam::queue::ArrayQueue;
 
 /// Pages are powers of two between these sizes, in bytes.
 const PAGE_MAX: usize = 1 << 20;
@@ -22,7 +22,7 @@ pub struct Budget {
     used: AtomicUsize,
     page_size: usize,
     /// Allocated, but not charged: they are handed out before new ones are made.
-    spare: SegQueue<Box<[u8]>>,
+    spare: ArrayQueue<Box<[u8]>>,
 }
 
 impl Budget {
@@ -34,7 +34,9 @@ impl Budget {
             limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             page_size,
-            spare: SegQueue::new(),
+            // Allocated once: a page that is given back costs nothing. Beyond a limit that was raised
+            // since, spare pages go back to the system.
+            spare: ArrayQueue::new((limit / page_size).max(1)),
         }
     }
 
@@ -43,8 +45,15 @@ impl Budget {
         self.page_size
     }
 
-    /// Takes `bytes`, or nothing when they would exceed the limit.
+    /// Takes `bytes`, or nothing when they would exceed the limit. They are not for a page: spare
+    /// ones make room for them.
     pub(super) fn try_charge(&self, bytes: usize) -> bool {
+        let is_charged = self.charge(bytes);
+        self.trim();
+        is_charged
+    }
+
+    fn charge(&self, bytes: usize) -> bool {
         let limit = self.limit();
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -61,7 +70,7 @@ impl Budget {
 
     /// A page of any content, if there is memory for one.
     pub(super) fn take_page(&self) -> Option<Box<[u8]>> {
-        if !self.try_charge(self.page_size) {
+        if !self.charge(self.page_size) {
             return None;
         }
         Some(self.spare.pop().unwrap_or_else(|| vec![0; self.page_size].into_boxed_slice()))
@@ -71,7 +80,7 @@ impl Budget {
     pub(super) fn return_page(&self, page: Box<[u8]>) {
         self.release(self.page_size);
         if self.used() + self.spare() + self.page_size <= self.limit() {
-            self.spare.push(page);
+            drop(self.spare.push(page));
         }
     }
 
@@ -103,7 +112,12 @@ impl Budget {
     /// Moves the limit. Below what is in use, nothing more is charged until enough was released.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
-        while self.used() + self.spare() > limit && self.spare.pop().is_some() {}
+        self.trim();
+    }
+
+    /// Gives spare pages back to the system that do not fit beside what is in use.
+    fn trim(&self) {
+        while self.used() + self.spare() > self.limit() && self.spare.pop().is_some() {}
     }
 }
 
@@ -133,5 +147,16 @@ mod tests {
         budget.return_page(page);
         assert_eq!((budget.used(), budget.spare()), (0, 0));
         assert!(budget.take_page().is_none());
+    }
+
+    #[test]
+    fn spare_pages_make_room_for_what_is_no_page() {
+        let budget = Budget::new(1 << 20);
+        let pages: Vec<_> = std::iter::from_fn(|| budget.take_page()).collect();
+        pages.into_iter().for_each(|page| budget.return_page(page));
+        assert_eq!((budget.used(), budget.spare()), (0, 1 << 20));
+        assert!(budget.try_charge(5000));
+        assert!(budget.used() + budget.spare() <= budget.limit(), "more is allocated than may be");
+        assert!(!budget.try_charge(1 << 20));
     }
 }

@@ -481,3 +481,6 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
 fn write_u32(bytes: &mut [u8], at: usize, number: u32) {
     bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,10 +156,15 @@ impl Lru {
             header.mark(FETCHED);
             return (was_fetched, self.touch_in_one_list(slab, id, now_s));
         }
-        let used_s = header.use_at(now_s);
+        let used_s = header.used_s();
         if !was_fetched {
+            // As in memcached, the first read makes an item no younger: what is hot or warm is held
+            // against the age of the oldest cold item, and must not leave because that was read once.
             header.mark(FETCHED);
-        } else if header.segment() == Segment::Cold {
+            return (was_fetched, used_s);
+        }
+        header.use_at(now_s);
+        if header.segment() == Segment::Cold {
             self.tally.of(header).moves_to_warm += 1;
             self.relink(slab, id, Segment::Warm);
         } else {
@@ -269,3 +274,6 @@ impl Lru {
 fn bytes(header: &Header) -> u64 {
     (header.key_len() + header.value_len()) as u64
 }
+
+#[cfg(test)]
+mod tests;

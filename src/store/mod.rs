@@ -477,7 +477,10 @@ impl Store {
             if !self.charge(bytes, now) {
                 return false;
             }
+            let before = self.index.bytes();
             self.index.grow();
+            // What went for them may have left room in the index as well.
+            self.budget.release(bytes - (self.index.bytes() - before));
         }
         true
     }

@@ -184,3 +184,6 @@ impl Sweep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -411,3 +411,6 @@ fn word(bytes: &[u8]) -> u64 {
 fn set_word(bytes: &mut [u8], word: u64) {
     *bytes.first_chunk_mut().expect("a chunk has more than a word") = word.to_le_bytes();
 }
+
+#[cfg(test)]
+mod tests;

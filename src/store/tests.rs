@@ -8,15 +8,15 @@ use super::*;
 use crate::time::Millis;
 use crate::version::{Epoch, Versions};
 
-fn store_of(bytes: usize, evict: bool) -> Store {
+pub(super) fn store_of(bytes: usize, evict: bool) -> Store {
     Store::new(Options { evict, seed: 7, ..Options::default() }, Arc::new(Budget::new(bytes)))
 }
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { cluster: Millis(1_000_000 + ms), ..Now::default() }
 }
 
-fn put<'a>(key: &'a str, value: &'a [u8], version: Version) -> Record<&'a [u8]> {
+pub(super) fn put<'a>(key: &'a str, value: &'a [u8], version: Version) -> Record<&'a [u8]> {
     let change = Change::Put {
         cas: version.get(),
         flags: 0,
@@ -27,11 +27,11 @@ fn put<'a>(key: &'a str, value: &'a [u8], version: Version) -> Record<&'a [u8]> 
     Record { key: key.as_bytes(), version, change }
 }
 
-fn delete(key: &str, version: Version) -> Record<&[u8]> {
+pub(super) fn delete(key: &str, version: Version) -> Record<&[u8]> {
     Record { key: key.as_bytes(), version, change: Change::Delete }
 }
 
-fn value(store: &mut Store, key: &str, now: Now) -> Option<Vec<u8>> {
+pub(super) fn value(store: &mut Store, key: &str, now: Now) -> Option<Vec<u8>> {
     store.get(Key::new(key.as_bytes()).unwrap(), now).map(|item| item.value.to_vec())
 }
 
