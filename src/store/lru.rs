@@ -148,10 +148,16 @@ impl Lru {
     }
 
     /// A read; returns whether it was read before, and when it was last used.
+    pub(super) fn hit(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
+        let header = slab.header(id);
+        self.tally.of(header).hits[header.segment() as usize] += 1;
+        self.touch(slab, id, now_s)
+    }
+
+    /// Any use; returns the same.
     pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
         let header = slab.header_mut(id);
         let was_fetched = header.has(FETCHED);
-        self.tally.of(header).hits[header.segment() as usize] += 1;
         if !self.options.is_on {
             header.mark(FETCHED);
             return (was_fetched, self.touch_in_one_list(slab, id, now_s));

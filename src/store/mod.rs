@@ -129,7 +129,7 @@ impl Store {
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find_wanted(key, now)?;
         let now_s = seconds(now);
-        let (was_fetched, used_s) = self.lru.touch(&mut self.slab, id, now_s);
+        let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
         let idle_s = now_s.saturating_sub(used_s);
         Some(Item { was_fetched, idle_s, ..self.slab.item(id, now) })
     }
@@ -183,7 +183,8 @@ impl Store {
         Applied::Done
     }
 
-    /// Changes everything but flags and value.
+    /// Changes everything but flags and value. It counts as a use: sessions are often read by a
+    /// command that renews them.
     pub fn touch(
         &mut self,
         key: Key<'_>,
@@ -194,6 +195,7 @@ impl Store {
         now: Now,
     ) {
         if let Some(id) = self.find_live(key, now) {
+            self.lru.touch(&mut self.slab, id, seconds(now));
             self.slab.header_mut(id).change(version, cas, deadline, marks);
             self.ends.add(self.slab.page_of(id), deadline);
         }

@@ -91,6 +91,22 @@ fn a_full_store_drops_the_least_recently_used() {
 }
 
 #[test]
+fn what_is_renewed_is_in_use() {
+    let mut versions = Versions::new(Epoch(1), 0);
+    let mut store = store_of(64 << 10, true);
+    store.apply(&put("kept", &[b'x'; 1024], versions.next(None)), at(0));
+    for n in 0..200 {
+        let marks = Marks::default();
+        let change = Change::Meta { cas: 1, deadline: Deadline::NEVER, marks };
+        let touch = Record { key: &b"kept"[..], version: versions.next(None), change };
+        assert_eq!(store.apply(&touch, at(0)), Applied::Done);
+        store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
+    }
+    assert!(store.counts().evictions > 100);
+    assert!(store.peek(Key::new(b"kept").unwrap(), at(0)).is_some());
+}
+
+#[test]
 fn without_eviction_a_full_store_refuses_and_loses_nothing_else() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(64 << 10, false);
