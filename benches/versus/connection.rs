@@ -4,7 +4,7 @@
 //! the last expected byte nothing more can come, so there is one read per reply and no EAGAIN.
 //!
 //! Of values from 64 KiB on, one in 16 is compared; of the others the kernel only counts the bytes. Copying
-//! and comparing all of them made the generator slower than the servers.
+//! and comparing all of them took the generator as long as the servers took to send them.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

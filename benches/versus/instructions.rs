@@ -1,4 +1,4 @@
-//! User instructions per operation, counted by callgrind: the one figure that a busy machine does not change.
+//! User instructions per operation, counted by callgrind: the figure that a busy machine changes least.
 //!
 //! Each server runs a workload twice, once with twice as many cycles; the difference is what the
 //! cycles cost, without start, preloading and end. What callgrind wrote stays in the log folder.
