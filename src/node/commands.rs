@@ -1,5 +1,6 @@
 //! The verbs: from a request to a read or a mutation, and from an outcome to a reply.
 
+use super::ahead::Ahead;
 use super::dump::Dump;
 use super::meta::KeptMeta;
 use super::observe::{Read, Trace, WatcherId, Wording};
@@ -341,45 +342,6 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Executed<'static> {
         write(self.out);
         Executed::Done
-    }
-}
-
-/// Looks at the keys of a get some steps ahead, so that memory is on its way when its turn comes.
-struct Ahead<'a> {
-    entries: Keys<'a>,
-    items: Keys<'a>,
-}
-
-impl<'a> Ahead<'a> {
-    /// Steps between a look at the index and one at the item, and between that and the read.
-    const STEPS: usize = 4;
-
-    fn of<W>(node: &Node<W>, keys: &Keys<'a>) -> Self {
-        let mut ahead = Self { entries: keys.clone(), items: keys.clone() };
-        // Of a single key nothing is known in time.
-        if keys.clone().nth(1).is_none() {
-            (ahead.entries, ahead.items) = (Keys::default(), Keys::default());
-        }
-        (0..2 * Self::STEPS).for_each(|_| ahead.bring_entry(node));
-        (0..Self::STEPS).for_each(|_| ahead.bring_item(node));
-        ahead
-    }
-
-    fn step<W>(&mut self, node: &Node<W>) {
-        self.bring_entry(node);
-        self.bring_item(node);
-    }
-
-    fn bring_entry<W>(&mut self, node: &Node<W>) {
-        if let Some(Ok(key)) = self.entries.next() {
-            node.shards[key.hash().lane()].lock().store().bring_entry(key);
-        }
-    }
-
-    fn bring_item<W>(&mut self, node: &Node<W>) {
-        if let Some(Ok(key)) = self.items.next() {
-            node.shards[key.hash().lane()].lock().store().bring_item(key);
-        }
     }
 }
 

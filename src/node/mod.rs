@@ -5,6 +5,7 @@
 //! across I/O, and never two at once.
 
 mod admin;
+mod ahead;
 mod commands;
 mod connections;
 mod credentials;
