@@ -173,7 +173,7 @@ impl<W> Node<W> {
 
     /// A client has connected to this worker. With `-Y` it has to log in first.
     pub fn open(&self, worker: usize, socket: Socket, now: Now) -> Session {
-        self.log_connection("conn_new", &socket, "", now);
+        self.log_connection("conn_new", &socket, None, now);
         let Settings { item_max, auth_file, .. } = &self.options.settings;
         let session = Session::of(self.connections.add(worker, socket, now), *item_max);
         if auth_file.is_some() { session.behind_login() } else { session }
@@ -194,8 +194,8 @@ impl<W> Node<W> {
         session.unwatch(self);
         if let Some(connection) = session.connection() {
             self.connections.remove(connection);
-            let reason = format!(" reason={}", session.ending(ending).name());
-            self.log_connection("conn_close", &connection.socket, &reason, now);
+            let ending = session.ending(ending);
+            self.log_connection("conn_close", &connection.socket, Some(ending), now);
         }
     }
 
@@ -205,7 +205,12 @@ impl<W> Node<W> {
         self.connections.add_listener(worker, socket, now);
     }
 
-    fn log_connection(&self, kind: &str, socket: &Socket, reason: &str, now: Now) {
+    fn log_connection(&self, kind: &str, socket: &Socket, ending: Option<Ending>, now: Now) {
+        // Most connections live for one request: nothing is put into words that nobody reads.
+        if !self.observers.wants(Events::CONNECTIONS) {
+            return;
+        }
+        let reason = ending.map_or_else(String::new, |ending| format!(" reason={}", ending.name()));
         let (address, port, transport) = match &socket.remote {
             Endpoint::Tcp(address) => (address.ip().to_string(), address.port(), "tcp"),
             Endpoint::Unix(_) => ("unix".to_owned(), 0, "local"),
