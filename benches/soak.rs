@@ -340,11 +340,12 @@ impl Shard {
 
     fn touch(&mut self, key: &[u8], number: usize, deadline: Deadline, now: Now) {
         let version = self.versions.next(None);
-        let key = Key::new(key).expect("a key");
-        let Some(cas) = self.store.peek(key, now).map(|item| item.cas) else {
+        let item = self.store.peek(Key::new(key).expect("a key"), now);
+        let Some(cas) = item.map(|item| item.cas) else {
             return;
         };
-        self.store.touch(key, version, cas, deadline, Marks::default(), now);
+        let change = Change::Meta { cas, deadline, marks: Marks::default() };
+        self.store.apply(&Record { key, version, change }, now);
         let state = &mut self.states[number];
         (state.version, state.deadline) = (version, deadline);
     }

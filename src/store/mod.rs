@@ -1,6 +1,6 @@
 //! Items in memory: a hard limit, the least in use out first, an end for each, a CAS unique.
 //!
-//! The face is `get`, `apply`, `touch` and `sweep`; `scan` and `set_floor` serve replication.
+//! The face is `get`, `apply` and `sweep`; `scan` and `set_floor` serve replication.
 //! Single-threaded, and without a clock or randomness of its own: both are passed in. Knows
 //! nothing of the protocol, of other nodes, or of who may change what: it applies what it is told,
 //! unless that is older than what it has.
@@ -165,9 +165,13 @@ impl Store {
             return Applied::Stale;
         }
         match record.change {
-            Change::Meta { cas, deadline, marks } => {
-                self.touch(key, record.version, cas, deadline, marks, now);
-            }
+            Change::Meta { cas, deadline, marks } => match id {
+                Some(id) if self.is_live(id, now) => {
+                    self.touch(id, record.version, cas, deadline, marks, now);
+                }
+                Some(id) => self.reclaim(id),
+                None => {}
+            },
             Change::Delete => self.drop_item(id),
             Change::Put { cas, flags, deadline, marks, value } => {
                 let key = key.bytes();
@@ -186,20 +190,18 @@ impl Store {
 
     /// Changes everything but flags and value. It counts as a use: sessions are often read by a
     /// command that renews them.
-    pub fn touch(
+    fn touch(
         &mut self,
-        key: Key<'_>,
+        id: ChunkId,
         version: Version,
         cas: u64,
         deadline: Deadline,
         marks: Marks,
         now: Now,
     ) {
-        if let Some(id) = self.find_live(key, now) {
-            self.lru.touch(&mut self.slab, id, seconds(now));
-            self.slab.header_mut(id).change(version, cas, deadline, marks);
-            self.ends.add(self.slab.page_of(id), deadline);
-        }
+        self.lru.touch(&mut self.slab, id, seconds(now));
+        self.slab.header_mut(id).change(version, cas, deadline, marks);
+        self.ends.add(self.slab.page_of(id), deadline);
     }
 
     /// Keeps the segments in order, and to a limit that was lowered; a bounded step of it.

@@ -315,8 +315,8 @@ impl Slab {
     }
 
     /// The page that is emptied with the least work, all of whose chunks have room elsewhere in
-    /// their class; not one that holds a chunk of `busy`. It is taken from those with room: what
-    /// is in it has to be moved or given back, and then it is gone.
+    /// their class; not one that holds a chunk of `busy`. Once what is in it has been moved or given
+    /// back, it is gone.
     pub(super) fn page_to_empty(&mut self, busy: &[ChunkId]) -> Option<usize> {
         let spared = |number: u32| busy.iter().any(|&id| self.page_of(id) == number as usize);
         let classes = self.by_class.iter().enumerate();
