@@ -43,7 +43,10 @@ impl Bench {
         let options = Options {
             me: Member { name: "bench".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            boot_wait_ms: 0,
+            succeeds: Vec::new(),
+            timing: sessiond::replication::Timing::default(),
+            last_man_standing: true,
+            rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },
         };

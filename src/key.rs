@@ -40,6 +40,11 @@ impl<'a> Key<'a> {
 pub struct KeyHash(u64);
 
 impl KeyHash {
+    /// As a number, to tell keys apart by.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
     /// The lane whose stream orders this key, in 0..LANES.
     pub fn lane(self) -> usize {
         (self.0 >> 60) as usize

@@ -148,6 +148,8 @@ pub enum Mutation<B> {
         /// Whoever finds an item that ends before this is told to renew it.
         recache: Deadline,
     },
+    /// get, gets, where the own copy proves nothing: answer with the item, and change nothing.
+    Read,
 }
 
 /// What the owner decided.
@@ -280,6 +282,7 @@ impl<B> Mutation<B> {
             },
             Self::Touch { deadline } => Mutation::Touch { deadline: *deadline },
             Self::Fetch { terms, recache } => Mutation::Fetch { terms: *terms, recache: *recache },
+            Self::Read => Mutation::Read,
         }
     }
 }

@@ -41,7 +41,10 @@ impl Single {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            boot_wait_ms: 0,
+            succeeds: Vec::new(),
+            timing: sessiond::replication::Timing::default(),
+            last_man_standing: true,
+            rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory, workers: 1, ..Settings::default() },
         };

@@ -55,7 +55,6 @@ pub(crate) enum Verbosity {
 }
 
 /// How long a starting group waits for a node that is late.
-const BOOT_WAIT_MS: u64 = 2000;
 /// memcached takes more and warns; nobody has so many cores to serve sessions from.
 const THREADS_MAX: usize = 128;
 /// memcached's bounds of `-I`.
@@ -113,7 +112,10 @@ impl Flags {
         let node = node::Options {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
             peers: names,
-            boot_wait_ms: BOOT_WAIT_MS,
+            succeeds: Vec::new(),
+            timing: sessiond::replication::Timing::default(),
+            last_man_standing: true,
+            rules: sessiond::replication::Rules::default(),
             seed: random[1],
             settings,
         };

@@ -35,10 +35,8 @@ pub(super) enum Executed<'a> {
     Pending(Pending),
     /// A key in a get line was too long; what is left of the line is void.
     BadKey,
-    /// This node was left out of its group: these keys have to wait until it is back.
-    Held(Keys<'a>, ValueForm),
-    /// So has this whole command.
-    HeldWhole,
+    /// A key's owner has to say what its value is; these keys are left.
+    Asked(Pending, Keys<'a>, ValueForm),
     /// Enough has been found for one write; these keys are left.
     Paused(Keys<'a>, ValueForm),
     /// The connection becomes a walk over all items.
@@ -70,6 +68,7 @@ pub(super) enum Verb {
     Incr,
     Decr,
     Touch,
+    Get,
     MetaFetch,
     MetaTouch,
     FlushAll,
@@ -138,7 +137,6 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         let mut ahead = Ahead::of(self.node, &keys);
         loop {
             ahead.step(self.node);
-            let here = keys.clone();
             let key = match keys.next() {
                 None => break,
                 Some(Ok(key)) => key,
@@ -148,19 +146,27 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 }
             };
             let mut shard = self.node.shards[key.hash().lane()].lock();
-            // Asked under the lock: a miss in a copy that has just been given up would be a lie.
-            if !shard.is_member() {
-                executed = Executed::Held(here, form);
+            if !shard.may_read(key) {
+                drop(shard);
+                executed = self.ask(key, keys.clone(), form);
                 break;
             }
-            asked += 1;
+            let start = self.out.len();
             let mut found = None;
             if let Some(item) = shard.get(key, self.now) {
-                hits += 1;
                 found = Some(item.value.len());
                 let value = Shown::Stored(item.value);
                 show_value(self.out, form, key, item.flags, item.cas, value);
             }
+            // Looked at after the value: a pause in between would make the proof too old.
+            if !shard.proves_read(|| self.host.local_time()) {
+                drop(shard);
+                self.out.truncate(start);
+                executed = self.ask(key, keys.clone(), form);
+                break;
+            }
+            asked += 1;
+            hits += u64::from(found.is_some());
             drop(shard);
             if is_seen {
                 let read = Read { key, found, descriptor: self.descriptor };
@@ -182,6 +188,21 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             _ => {}
         }
         executed
+    }
+
+    /// This node's copy proves nothing at the moment: the key's owner is asked.
+    fn ask<'a>(&mut self, key: Key<'_>, rest: Keys<'a>, form: ValueForm) -> Executed<'a> {
+        let kept = Form::Value { key: key.bytes().into(), form, last: false };
+        let trace = self.trace(key, &Mutation::Read, Wording::Classic);
+        let pending = Pending { verb: Verb::Get, form: kept, trace };
+        match self.node.mutate(key, &Mutation::Read, self.now, self.host) {
+            None => Executed::Asked(pending, rest, form),
+            // It has become the only one in the meantime, and may answer for itself.
+            Some(outcome) => {
+                pending.answer(&outcome, self.node, self.counters, self.out);
+                Executed::Paused(rest, form)
+            }
+        }
     }
 
     fn get_and_touch(
@@ -326,7 +347,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     /// A memcached looks an item up before it changes it, and its watchers see that as a read.
     fn show_lookup(&self, key: Key<'_>, mutation: &Mutation<&[u8]>) {
-        if matches!(mutation, Mutation::Fetch { .. }) {
+        if matches!(mutation, Mutation::Fetch { .. } | Mutation::Read) {
             return; // It is shown as the read that it is, once its outcome is known.
         }
         let read = Read { key, found: self.size_before(key), descriptor: self.descriptor };
@@ -475,7 +496,7 @@ pub(super) fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
             counters.cmd_touch.add(1);
             &counters.touch_hits
         }
-        Verb::MetaFetch | Verb::MetaTouch => {
+        Verb::Get | Verb::MetaFetch | Verb::MetaTouch => {
             counters.cmd_get.add(1);
             pick(&counters.get_hits, &counters.get_misses)
         }

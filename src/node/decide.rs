@@ -66,6 +66,7 @@ pub(super) fn decide<'a>(
         }
         Mutation::Touch { deadline } => case.touch(*deadline),
         Mutation::Fetch { terms, recache } => case.fetch(*terms, *recache),
+        Mutation::Read => case.read(),
     };
     match verdict {
         Verdict::No(outcome) => Decided { outcome, record: None },
@@ -274,6 +275,11 @@ impl<'a> Case<'a, '_> {
         } else {
             Verdict::Yes(Change::Meta { cas, deadline, marks }, outcome)
         }
+    }
+
+    fn read(self) -> Verdict<'a> {
+        let found = |item: Item<'_>| fetched(item.sight(), item.value.to_vec().into());
+        Verdict::No(self.item.map_or(Outcome::NotFound, found))
     }
 
     /// An empty item that this client is told to fill.

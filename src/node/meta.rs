@@ -76,8 +76,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             .recache
             .map_or(Deadline::NEVER, |recache| Deadline::from_exptime(recache, self.now));
         let mut shard = self.node.shards[key.hash().lane()].lock();
-        if !shard.is_member() {
-            return Executed::HeldWhole;
+        if !shard.may_read(key) {
+            drop(shard);
+            return self.meta_fetch(meta, recache);
         }
         let item =
             if options.keeps_rank { shard.peek(key, self.now) } else { shard.get(key, self.now) };
@@ -87,15 +88,12 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         };
         if changes {
             drop(shard);
-            let mutation = Mutation::Fetch { terms: terms(&options, self.now), recache };
-            let verb = if options.touch.is_some() { Verb::MetaTouch } else { Verb::MetaFetch };
-            return self.meta_mutate(verb, meta, 0, &mutation);
+            return self.meta_fetch(meta, recache);
         }
+        let start = self.out.len();
         let found = item.as_ref().map(|item| item.value.len());
-        self.counters.cmd_get.add(1);
         match item {
             Some(item) => {
-                self.counters.get_hits.add(1);
                 hit(
                     self.out,
                     key,
@@ -106,17 +104,29 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                     self.now,
                 );
             }
-            None => {
-                self.counters.get_misses.add(1);
-                miss(self.out, key, flags, &options);
-            }
+            None => miss(self.out, key, flags, &options),
+        }
+        if !shard.proves_read(|| self.host.local_time()) {
+            drop(shard);
+            self.out.truncate(start);
+            return self.meta_fetch(meta, recache);
         }
         drop(shard);
+        self.counters.cmd_get.add(1);
+        let counter = if found.is_some() { &self.counters.get_hits } else { &self.counters.get_misses };
+        counter.add(1);
         if self.is_seen() {
             let read = Read { key, found, descriptor: self.descriptor };
             self.node.observers.read(read, self.now);
         }
         Executed::Done
+    }
+
+    /// The owner looks, and changes what the flags ask for.
+    fn meta_fetch(&mut self, meta: MetaRequest<'_>, recache: Deadline) -> Executed<'static> {
+        let terms = terms(&meta.options, self.now);
+        let verb = if terms.touch.is_some() { Verb::MetaTouch } else { Verb::MetaFetch };
+        self.meta_mutate(verb, meta, 0, &Mutation::Fetch { terms, recache })
     }
 
     fn meta_count(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
@@ -133,10 +143,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
 
     fn meta_debug(&mut self, meta: MetaRequest<'_>) -> Executed<'static> {
         let key = meta.key;
+        // What it shows is about this node's copy.
         let mut shard = self.node.shards[key.hash().lane()].lock();
-        if !shard.is_member() {
-            return Executed::HeldWhole;
-        }
         match shard.peek(key, self.now) {
             None => self.out.extend_from_slice(b"EN\r\n"),
             Some(item) => {

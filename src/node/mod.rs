@@ -38,7 +38,8 @@ use crate::key::{Key, LANES};
 use crate::protocol::{Events, ITEM_OVERHEAD};
 use crate::record::{Mutation, Outcome, Record};
 use crate::replication::{
-    Event, Group, GroupOptions, Incarnation, Member, Message, Outside, Todo, View, Violation,
+    Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
+    Outside, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges};
@@ -57,10 +58,16 @@ pub trait Host<W>: Outside<W> {
 pub struct Options {
     /// Its name and its life.
     pub me: Member,
+    /// Former lives of this node that are certainly over.
+    pub succeeds: Vec<Incarnation>,
     /// The names of the other nodes; empty for a single node.
     pub peers: Vec<Box<str>>,
-    /// How long to wait for the others at a start of the whole group.
-    pub boot_wait_ms: u64,
+    /// How long things take between nodes.
+    pub timing: Timing,
+    /// Whether the last that is left may go on when all others are proven dead.
+    pub last_man_standing: bool,
+    /// What must hold between nodes.
+    pub rules: Rules,
     /// Randomness of this life.
     pub seed: u64,
     /// What the command line says of clients and memory.
@@ -112,30 +119,38 @@ impl<W> Node<W> {
     pub fn new(options: Options, now: Now) -> Self {
         let budget = Arc::new(Budget::new(options.settings.memory));
         let sizes = Arc::new(sizes(&options.settings.tuning));
+        let lease = Arc::new(Lease::default());
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
             let store_options = store_options(&options.settings, &sizes, seed);
             let store = Store::new(store_options, Arc::clone(&budget));
-            let incarnation = options.me.incarnation;
-            CachePadded::new(Mutex::new(Shard::new(
-                lane as u8,
-                incarnation,
+            let lane = LaneOptions {
+                id: lane as u8,
+                me: options.me.incarnation,
                 seed,
-                store,
-                options.settings.item_max,
-            )))
+                lease: Arc::clone(&lease),
+                suspect_ms: options.timing.suspect_ms,
+                rules: options.rules,
+            };
+            CachePadded::new(Mutex::new(Shard::new(lane, store, options.settings.item_max)))
         };
-        let group = Group::new(GroupOptions {
+        let shards = (0..LANES).map(shard).collect();
+        let group_options = GroupOptions {
             me: options.me.clone(),
+            succeeds: options.succeeds.clone(),
             peers: options.peers.clone(),
-            boot_wait_ms: options.boot_wait_ms,
+            timing: options.timing,
             first_epoch: first_epoch(now.wall_s),
-        });
+            last_man_standing: options.last_man_standing,
+            seed: options.seed,
+            rules: options.rules,
+        };
+        let group = Group::new(group_options, lease);
         let observers = Observers::new(options.settings.prefix_delimiter, Arc::clone(&sizes));
         observers.set_detail(options.settings.detail_enabled);
         let wall_ms = now.wall_s.max(0) as u64 * 1000;
         Self {
-            shards: (0..LANES).map(shard).collect(),
+            shards,
             group: Mutex::new(group),
             serving: AtomicBool::new(false),
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
@@ -240,9 +255,9 @@ impl<W> Node<W> {
         self.group.lock().view().clone()
     }
 
-    /// The epoch to tell a peer in Hello.
-    pub fn member_epoch(&self) -> Epoch {
-        self.group.lock().member_epoch()
+    /// For `stats replication`.
+    pub(crate) fn group_status(&self, now: Now) -> GroupStatus {
+        self.group.lock().status(now)
     }
 
     /// Every live item, by key: for comparing the copies of a group.
@@ -253,15 +268,28 @@ impl<W> Node<W> {
         records
     }
 
-    /// A link to a peer works in both directions.
-    pub fn link_up<O: Outside<W>>(&self, peer: &Member, epoch: Epoch, now: Now, out: &mut O) {
-        let todo = self.group.lock().link_up(peer, epoch, now, out);
+    /// A connection shows that this life of a peer exists, and that these former ones are over.
+    pub fn meet<O: Outside<W>>(
+        &self,
+        peer: &Member,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) {
+        let todo = self.group.lock().meet(peer, succeeds, now, out);
         self.work_off(todo, now, out);
     }
 
-    /// A link is gone.
-    pub fn link_down<O: Outside<W>>(&self, peer: Incarnation, now: Now, out: &mut O) {
-        let todo = self.group.lock().link_down(peer, now, out);
+    /// Nobody listens at a peer's address; `has_ended`: after its process had closed its
+    /// connection.
+    pub fn refused<O: Outside<W>>(&self, name: &str, has_ended: bool, now: Now, out: &mut O) {
+        let todo = self.group.lock().refused(name, has_ended, now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// The log has agreed on a view.
+    pub fn agreed<O: Outside<W>>(&self, view: View, now: Now, out: &mut O) {
+        let todo = self.group.lock().agreed(view, now, out);
         self.work_off(todo, now, out);
     }
 
@@ -297,7 +325,12 @@ impl<W> Node<W> {
         let pieces = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_PIECES } else { 0 };
         let is_watched = self.observers.wants(Events::EVICTIONS);
         for (lane, shard) in self.shards.iter().enumerate() {
-            shard.lock().tick(now, out);
+            let events = {
+                let mut shard = shard.lock();
+                shard.tick(now, out);
+                shard.take_events()
+            };
+            self.tell_group(lane, events, now, out);
             // Until nothing is over.
             let _ = (0..pieces).any(|_| shard.lock().store().sweep(SWEEP_CHUNKS, now));
             if is_watched {
@@ -371,25 +404,43 @@ impl<W> Node<W> {
                     let offset = cluster.0.wrapping_sub(now.local.0);
                     self.offset_ms.store(offset, Ordering::Relaxed);
                 }
-                Todo::Install(view) => todo.extend(self.install(&view, now, out)),
+                Todo::SlewTime(ms) => {
+                    self.offset_ms.fetch_add(ms.cast_unsigned(), Ordering::Relaxed);
+                }
+                Todo::Log(wish) => out.ask_log(wish),
+                Todo::Install(view) => {
+                    self.announce(&view);
+                    let install = |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
+                    todo.extend(self.each_lane(now, out, install));
+                }
+                Todo::Flush(epoch) => {
+                    let flush = |shard: &mut Shard<W>, out: &mut O| shard.flush(epoch, now, out);
+                    todo.extend(self.each_lane(now, out, flush));
+                }
             }
         }
         self.serving.store(self.group.lock().is_serving(), Ordering::Release);
     }
 
-    fn install<O: Outside<W>>(&self, view: &View, now: Now, out: &mut O) -> Vec<Todo> {
-        let mut todo = Vec::new();
+    fn announce(&self, view: &View) {
         let names =
             |list: &[Member]| list.iter().map(|member| &*member.name).collect::<Vec<_>>().join(",");
         let (members, learners) = (names(&view.members), names(&view.learners));
-        tracing::info!(epoch = view.epoch.0, members, learners, "view");
-        if !view.has_member(self.options.me.incarnation) {
-            self.serving.store(false, Ordering::Release);
-        }
+        let (epoch, cause) = (view.epoch.0, &view.cause);
+        tracing::info!(epoch, members, learners, %cause, "view");
+    }
+
+    fn each_lane<O: Outside<W>>(
+        &self,
+        now: Now,
+        out: &mut O,
+        act: impl Fn(&mut Shard<W>, &mut O),
+    ) -> Vec<Todo> {
+        let mut todo = Vec::new();
         for (lane, shard) in self.shards.iter().enumerate() {
             let events = {
                 let mut shard = shard.lock();
-                shard.install(view, now, out);
+                act(&mut shard, out);
                 shard.take_events()
             };
             todo.extend(self.lane_events(lane, events, now, out));

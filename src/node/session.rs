@@ -56,8 +56,6 @@ pub enum Step {
     Yield,
     /// It waits for an outcome; see `resume`.
     Wait,
-    /// This node may not answer now; go on when it serves again.
-    Hold,
     /// It shows what happens elsewhere: write the replies and ask again in a moment.
     Watch,
     /// Write the replies, then close.
@@ -178,12 +176,11 @@ impl Session {
                         Executed::Dump(dump) => self.mode = Mode::Dump(dump),
                         Executed::Watch(id) => self.mode = Mode::Watch(id),
                         Executed::BadKey => self.parser.skip_line(),
-                        Executed::Held(rest, form) => {
+                        Executed::Asked(pending, rest, form) => {
                             done = rest.position_in(input);
                             self.parser.resume_keys(form);
-                            return (done, Step::Hold);
+                            self.mode = Mode::Pending(pending);
                         }
-                        Executed::HeldWhole => return (done - used, Step::Hold),
                         Executed::Paused(rest, form) => {
                             done = rest.position_in(input);
                             self.parser.resume_keys(form);
@@ -280,7 +277,7 @@ fn doing(step: &Step, rest: &[u8]) -> Doing {
         }
         Step::Read(_) => Doing::Reading,
         Step::Watch => Doing::Watching,
-        Step::Write | Step::Yield | Step::Wait | Step::Hold | Step::Close | Step::Stop(_) => {
+        Step::Write | Step::Yield | Step::Wait | Step::Close | Step::Stop(_) => {
             Doing::Executing
         }
     }

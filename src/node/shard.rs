@@ -7,9 +7,11 @@ use super::decide::{self, Decided};
 use crate::key::{Key, KeyHash};
 use crate::record::{Change, Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
-use crate::replication::{Decision, Event, Incarnation, Items, Lane, Outside, View, Violation};
+use crate::replication::{
+    Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, View, Violation,
+};
 use crate::store::{Applied, Item, Store};
-use crate::time::Now;
+use crate::time::{Millis, Now};
 use crate::version::{Epoch, Version, Versions};
 
 /// See the module.
@@ -23,13 +25,23 @@ pub(super) struct Shard<W> {
 }
 
 impl<W> Shard<W> {
-    pub(super) fn new(lane: u8, me: Incarnation, seed: u64, store: Store, item_max: usize) -> Self {
-        Self { store, lane: Lane::new(lane, me, seed), scratch: Vec::new(), item_max }
+    pub(super) fn new(lane: LaneOptions, store: Store, item_max: usize) -> Self {
+        Self { store, lane: Lane::new(lane), scratch: Vec::new(), item_max }
     }
 
-    /// Whether reads may be answered from here.
-    pub(super) fn is_member(&self) -> bool {
-        self.lane.is_member()
+    /// Whether this copy of the key is the one to show, if `proves_read` says so afterwards.
+    pub(super) fn may_read(&self, key: Key<'_>) -> bool {
+        self.lane.may_read(key)
+    }
+
+    /// Whether what was read before `now` was current.
+    pub(super) fn proves_read(&self, now: impl FnOnce() -> Millis) -> bool {
+        self.lane.proves_read(now)
+    }
+
+    /// Keys with changes that are not everywhere yet, and clients that wait.
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        self.lane.backlog()
     }
 
     /// Everything of a lane that is alone is gone; no view is needed to agree on it.
@@ -92,9 +104,17 @@ impl<W> Shard<W> {
         }
     }
 
+    pub(super) fn flush<O: Outside<W>>(&mut self, epoch: Epoch, now: Now, out: &mut O) {
+        let (lane, mut items) = self.split(now);
+        if let Err(Violation(rule)) = lane.flush(epoch, &mut items, out) {
+            tracing::warn!(rule, "peer message dropped");
+        }
+    }
+
     pub(super) fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
         self.store.maintain(now);
-        self.lane.tick(out);
+        let (lane, mut items) = self.split(now);
+        lane.tick(now.local, &mut items, out);
     }
 
     pub(super) fn take_events(&mut self) -> Vec<Event> {

@@ -46,7 +46,10 @@ impl Single {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            boot_wait_ms: 2000,
+            succeeds: Vec::new(),
+            timing: crate::replication::Timing::default(),
+            last_man_standing: true,
+            rules: crate::replication::Rules::default(),
             seed: 9,
             settings: Settings { memory: 8 << 20, workers: 1, ..settings },
         };

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::view::{Incarnation, View};
+use super::view::{Incarnation, Line, View};
 use crate::record::{Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
 
 /// The peer protocol spoken here.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// Bytes before the body.
 pub const HEADER: usize = 6;
@@ -40,8 +40,8 @@ pub struct Hello {
     pub nodes: Vec<Box<str>>,
     /// Bytes of the largest item it takes; must be equal within a group.
     pub item_max: u64,
-    /// Of the view it is a member of; 0 when it is none.
-    pub epoch: Epoch,
+    /// Former lives of it that are certainly over, as its state directory tells.
+    pub succeeds: Vec<Incarnation>,
 }
 
 /// A message between two nodes.
@@ -57,21 +57,36 @@ pub enum Message {
     Beat(Beat),
     /// The newest view the sender knows.
     View(Announcement),
-    /// Whom the sender is linked with.
-    Links(Vec<Incarnation>),
-    /// All lanes of the sender have filled this learner and count its acks.
-    Synced(Synced),
-    /// A client of the sender wants everything flushed.
-    FlushAll(FlushAll),
+    /// For the log of views; what is in it, only the log knows.
+    Log(Bytes),
     /// About one lane.
     Lane(u8, Epoch, LaneMessage),
 }
 
-/// Sent all the time, so that silence means something.
+/// Sent all the time, so that silence means something; also says what the others have to know of
+/// the sender, again and again, so that nothing of it needs to be sure to arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
+    /// By the sender's clock.
+    pub sent: Millis,
+    /// `sent` of the last beat that came from the receiver.
+    pub echo: Option<Millis>,
+    /// How long ago that was.
+    pub echo_age_ms: u64,
     /// The sender's cluster time.
     pub cluster: Millis,
+    /// The line and the epoch of the newest view the sender knows.
+    pub view: (Line, Epoch),
+    /// All its lanes work in this view or a later one.
+    pub active: Epoch,
+    /// The receiver is promised that the sender takes part in no view without it for a while.
+    pub grants: bool,
+    /// Whom the sender hears and is heard by.
+    pub up: Vec<Incarnation>,
+    /// The learners that the sender has filled in that view.
+    pub filled: Vec<Incarnation>,
+    /// What its clients want flushed.
+    pub flushes: Vec<FlushAll>,
 }
 
 /// A view, and the time it is told.
@@ -83,23 +98,11 @@ pub struct Announcement {
     pub cluster: Millis,
 }
 
-/// See `Message::Synced`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Synced {
-    /// In this view only.
-    pub epoch: Epoch,
-    /// The learner.
-    pub learner: Incarnation,
-}
-
-/// See `Message::FlushAll`.
+/// A flush_all of a client of the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushAll {
-    /// The sender's number for this request.
+    /// The sender's number for it, counted up from 1.
     pub id: u64,
-    /// Only the decider of this very view may carry it out: the sender asks anew in the next one,
-    /// and a request that comes late must not flush a second time.
-    pub epoch: Epoch,
     /// When, in cluster time; at once without it.
     pub at: Option<Millis>,
 }
@@ -260,9 +263,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Refuse(body) => frame(3, body, out),
         Message::Beat(body) => frame(4, body, out),
         Message::View(body) => frame(5, body, out),
-        Message::Synced(body) => frame(6, body, out),
-        Message::FlushAll(body) => frame(7, body, out),
-        Message::Links(body) => frame(8, body, out),
+        Message::Log(body) => frame(6, body, out),
         Message::Lane(lane, epoch, message) => encode_lane(*lane, *epoch, message, out),
     }
 }
@@ -320,9 +321,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         3 => parse(body).map(Message::Refuse),
         4 => parse(body).map(Message::Beat),
         5 => parse(body).map(Message::View),
-        6 => parse(body).map(Message::Synced),
-        7 => parse(body).map(Message::FlushAll),
-        8 => parse(body).map(Message::Links),
+        6 => parse(body).map(Message::Log),
         32 => in_lane(body, LaneMessage::Fwd),
         33 => in_lane(body, LaneMessage::FwdDone),
         34 => in_lane(body, LaneMessage::Apply),

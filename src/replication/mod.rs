@@ -7,18 +7,23 @@
 
 mod group;
 mod lane;
+mod lease;
 pub mod message;
+mod rules;
 mod view;
 
-pub use group::{Group, GroupOptions, Todo};
-pub use lane::{Event, Lane, Violation};
+pub use group::{Group, GroupOptions, GroupStatus, Timing, Todo};
+pub use lane::{Event, Lane, LaneOptions, Violation};
+pub use lease::Lease;
 pub use message::{Hello, Message};
-pub use view::{Incarnation, Member, View};
+pub use rules::Rules;
+pub use view::{Incarnation, Line, Member, View, may_follow};
 
 use bytes::Bytes;
 
 use crate::key::{Key, KeyHash};
 use crate::record::{Mutation, Outcome, Record};
+use crate::time::Millis;
 use crate::version::{Version, Versions};
 
 /// Where a state machine's words go. Called under a lock: it must neither block nor do I/O.
@@ -29,6 +34,21 @@ pub trait Outside<W> {
     fn answer(&mut self, waiter: W, outcome: Outcome);
     /// Whether that client has not given up yet.
     fn still_waits(&self, waiter: &W) -> bool;
+    /// Asks something of the log of views.
+    fn ask_log(&mut self, wish: LogWish);
+    /// The local time at this very moment: what proves a read has to be younger than the value.
+    fn local_time(&self) -> Millis;
+}
+
+/// What the log of views is asked for. A wish may be lost: what is still wanted is asked again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogWish {
+    /// Agree on this view, if it still follows the present one.
+    Propose(Box<View>),
+    /// Begin a new log with this view: nobody else is left.
+    FoundLine(Box<View>),
+    /// That node is certainly dead; should it lead the log, somebody else has to.
+    Dead(Box<str>),
 }
 
 /// The items of one lane, as replication sees them.

@@ -1,6 +1,6 @@
-//! Who is in: the view, and which of its members owns a key.
+//! Who is in: the view, which of its members owns a key, and which view may follow which.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,51 +23,84 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
+/// A line of views: whoever survives all others may found a new one, which outranks the old.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Line {
+    /// Counts foundings.
+    pub number: u32,
+    /// Tells apart two that count the same.
+    pub random: u64,
+}
+
 /// Who is in, from when on, and what was flushed. Views are numbered by their epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Higher than that of every earlier view.
     pub epoch: Epoch,
-    /// The epochs of the views it follows from, the latest first, as far as kept.
-    pub lineage: Vec<Epoch>,
-    /// The epoch in which the group was founded; data of another generation is worth nothing.
+    /// The epoch of the view that it follows; 0 where there is none.
+    pub follows: Epoch,
+    /// Which line of views it belongs to.
+    pub line: Line,
+    /// The epoch in which the group began with nothing; data of another generation is worth
+    /// nothing.
     pub generation: Epoch,
     /// Those that hold everything, by name.
     pub members: Vec<Member>,
     /// Those that are being filled.
     pub learners: Vec<Member>,
+    /// Former members that may still be alive: what they asked for is remembered.
+    pub absent: Vec<Member>,
+    /// Former members that are proven dead: nobody waits for what they were promised.
+    pub dead: Vec<Incarnation>,
+    /// The members of earlier views since the last that is known to have worked.
+    pub unsettled: Vec<Vec<Incarnation>>,
     /// Items older than this were flushed.
     pub floor: Version,
     /// When a delayed flush_all is due, in cluster time.
     pub flush_at: Option<Millis>,
-    /// The flush_all requests that this view answers.
-    pub answers: Vec<(Incarnation, u64)>,
+    /// The newest flush_all of each node that has been carried out.
+    pub flushed: BTreeMap<Incarnation, u64>,
+    /// Why there is a new view, for people.
+    pub cause: Box<str>,
 }
 
-/// Views that a view remembers it follows from: nobody misses more without being filled anew.
-const LINEAGE_MAX: usize = 16;
+/// Epochs that a new line leaves free: views of the old one that nobody here has heard of.
+pub(super) const LINE_GAP: u32 = 1 << 10;
+/// Earlier views that may be without proof that they worked; there are never that many.
+const UNSETTLED_MAX: usize = 8;
 
 impl View {
     /// The view to follow this one; the caller changes what is different.
-    pub(super) fn successor(&self, epoch: Epoch) -> Self {
-        let lineage = [self.epoch].into_iter().chain(self.lineage.iter().copied());
+    ///
+    /// `is_settled`: all members are known to work in this one.
+    pub(super) fn successor(&self, is_settled: bool, cause: &str) -> Self {
+        let mut unsettled = if is_settled { Vec::new() } else { self.unsettled.clone() };
+        if !is_settled {
+            unsettled.push(self.lives());
+        }
+        unsettled.truncate(UNSETTLED_MAX);
         Self {
-            epoch,
-            lineage: lineage.take(LINEAGE_MAX).collect(),
-            answers: Vec::new(),
+            epoch: Epoch(self.epoch.0 + 1),
+            follows: self.epoch,
+            dead: Vec::new(),
+            unsettled,
+            cause: cause.into(),
             ..self.clone()
         }
     }
 
-    /// Of two views without a common line the heavier goes on: more members, then the older group.
-    pub(super) fn weight(&self) -> (usize, Reverse<Epoch>, Epoch) {
-        (self.members.len(), Reverse(self.generation), self.epoch)
+    /// Whether it is newer than another one.
+    pub(super) fn supersedes(&self, other: &Self) -> bool {
+        (self.line, self.epoch) > (other.line, other.epoch)
     }
 
     /// Whether it starts a group from nothing.
-    pub(super) fn is_founding(&self) -> bool {
+    pub fn is_founding(&self) -> bool {
         self.generation == self.epoch
     }
+
     /// Whether this life is a member.
     pub fn has_member(&self, incarnation: Incarnation) -> bool {
         self.members.iter().any(|member| member.incarnation == incarnation)
@@ -83,10 +116,52 @@ impl View {
         self.has_member(incarnation) || self.has_learner(incarnation)
     }
 
+    /// Whether outcomes of this life's requests are remembered.
+    pub fn remembers(&self, incarnation: Incarnation) -> bool {
+        let is_it = |member: &Member| member.incarnation == incarnation;
+        self.has(incarnation) || self.absent.iter().any(is_it)
+    }
+
     /// The members except this one.
     pub fn others(&self, me: Incarnation) -> impl Iterator<Item = Incarnation> {
         self.members.iter().map(|member| member.incarnation).filter(move |&other| other != me)
     }
+
+    pub(super) fn lives(&self) -> Vec<Incarnation> {
+        self.members.iter().map(|member| member.incarnation).collect()
+    }
+
+    /// Whether at most half of each former set of members is gone, the dead not counted as gone.
+    ///
+    /// Every majority of a former set then contains somebody who goes on and knows what it has
+    /// promised to those that do not.
+    pub(super) fn keeps_half_of(&self, present: &Self) -> bool {
+        let former = present.unsettled.iter().cloned().chain([present.lives()]);
+        former.into_iter().all(|lives| {
+            let is_gone = |life: &&Incarnation| !self.has_member(**life);
+            let gone = lives.iter().filter(is_gone).filter(|life| !self.dead.contains(life));
+            2 * gone.count() <= lives.len()
+        })
+    }
+}
+
+/// Whether the log may go from one view to the next: the same on all nodes.
+///
+/// Views form a chain: a proposal that was made upon another view than the present one is void.
+/// New members are former learners, so they have all data; except where a group begins anew.
+pub fn may_follow(present: Option<&View>, next: &View) -> bool {
+    if next.members.is_empty() || next.epoch > Epoch::MAX {
+        return false;
+    }
+    let Some(present) = present else {
+        return next.follows == Epoch(0);
+    };
+    let newcomers = next.members.iter().map(|member| member.incarnation);
+    let are_filled = newcomers.into_iter().all(|life| present.has(life));
+    next.follows == present.epoch
+        && next.epoch > present.epoch
+        && next.line == present.line
+        && (next.is_founding() || (are_filled && next.keeps_half_of(present)))
 }
 
 /// The members with their names hashed, to find owners quickly.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::{Courier, Waiter};
@@ -92,13 +91,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.output = buffers::take();
         }
         loop {
-            if !shared.node.is_serving() {
-                // What was answered before a yield need not wait for what comes behind it.
-                self.write(worker, &shared.node).await?;
-                if !until_serving(shared).await {
-                    return Ok(None);
-                }
-            }
             let now = clock::now(&shared.node);
             let (done, step) = self.session.advance(
                 &shared.node,
@@ -117,11 +109,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Step::Write | Step::Yield => {
                     shared.node.counters(worker).conn_yields.add(1);
                     tokio::task::yield_now().await;
-                }
-                Step::Hold => {
-                    if !until_serving(shared).await {
-                        return Ok(None);
-                    }
                 }
                 Step::Watch => {
                     if !self.pause().await? || shared.is_stopping() {
@@ -224,22 +211,4 @@ async fn within<T>(
         None => work.await,
         Some(limit) => timeout(limit, work).await.map_err(io::Error::from)?,
     }
-}
-
-/// Between two looks whether a node that was just left out serves again.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-/// A node that is being filled again answers nothing from its own memory; its clients wait.
-async fn until_serving(shared: &Shared) -> bool {
-    let mut serving: watch::Receiver<bool> = shared.serving.clone();
-    let until = async {
-        // The watched word follows the node with a delay, so the node itself is asked as well.
-        loop {
-            sleep(LOOK_AGAIN).await;
-            if serving.wait_for(|serving| *serving).await.is_err() || shared.node.is_serving() {
-                return;
-            }
-        }
-    };
-    timeout(Duration::from_millis(shared.hold_timeout_ms), until).await.is_ok()
 }

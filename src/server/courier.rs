@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::clock;
 use crate::node::Host;
 use crate::record::Outcome;
-use crate::replication::{Incarnation, Message, Outside};
+use crate::replication::{Incarnation, LogWish, Message, Outside};
+use crate::time::Millis;
 
 /// How a client's task learns the outcome of its command.
 pub(crate) type Waiter = oneshot::Sender<Outcome>;
@@ -18,8 +20,11 @@ pub(crate) type Waiter = oneshot::Sender<Outcome>;
 pub(crate) type Letter = (Incarnation, Message);
 
 /// The queues to all configured peers.
-#[derive(Debug, Default)]
-pub(crate) struct Links(Vec<Link>);
+#[derive(Debug)]
+pub(crate) struct Links {
+    peers: Vec<Link>,
+    log: mpsc::UnboundedSender<LogWish>,
+}
 
 #[derive(Debug)]
 struct Link {
@@ -30,15 +35,18 @@ struct Link {
 
 impl Links {
     /// One link per queue, all down.
-    pub(crate) fn new(queues: impl IntoIterator<Item = mpsc::UnboundedSender<Letter>>) -> Self {
+    pub(crate) fn new(
+        queues: impl IntoIterator<Item = mpsc::UnboundedSender<Letter>>,
+        log: mpsc::UnboundedSender<LogWish>,
+    ) -> Self {
         let link = |queue| Link { incarnation: AtomicU64::new(0), queue };
-        Self(queues.into_iter().map(link).collect())
+        Self { peers: queues.into_iter().map(link).collect(), log }
     }
 
     /// From now on messages to this life go to that peer; `None`: the link is down.
     pub(crate) fn connect(&self, peer: usize, life: Option<Incarnation>) {
         let incarnation = life.map_or(0, |life| life.0);
-        self.0[peer].incarnation.store(incarnation, Ordering::Release);
+        self.peers[peer].incarnation.store(incarnation, Ordering::Release);
     }
 }
 
@@ -65,7 +73,7 @@ impl Outside<Waiter> for Courier {
     fn send(&mut self, to: Incarnation, message: Message) {
         // A letter to a life that is over is dropped: the next view does without it.
         let is_up = |link: &&Link| link.incarnation.load(Ordering::Acquire) == to.0;
-        if let Some(link) = self.links.0.iter().find(is_up) {
+        if let Some(link) = self.links.peers.iter().find(is_up) {
             let _ = link.queue.send((to, message));
         }
     }
@@ -77,6 +85,15 @@ impl Outside<Waiter> for Courier {
 
     fn still_waits(&self, waiter: &Waiter) -> bool {
         !waiter.is_closed()
+    }
+
+    fn ask_log(&mut self, wish: LogWish) {
+        // Whoever reads the queue ends with the process.
+        let _ = self.links.log.send(wish);
+    }
+
+    fn local_time(&self) -> Millis {
+        clock::local()
     }
 }
 

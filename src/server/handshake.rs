@@ -77,7 +77,7 @@ impl Greeting {
             incarnation: options.me.incarnation,
             nodes: self.nodes(),
             item_max: options.settings.item_max as u64,
-            epoch: self.node.member_epoch(),
+            succeeds: options.succeeds.clone(),
         }
     }
 

@@ -19,8 +19,8 @@ use super::courier::{Courier, Letter, Links, Waiter};
 use super::handshake::{self, Greeting};
 use super::{Options, StartError, clock, new_runtime};
 use crate::node::Node;
-use crate::replication::message::{self, BadFrame, Beat, Frame, Message};
-use crate::replication::{Hello, Incarnation, Member};
+use crate::replication::message::{self, BadFrame, Frame, Message};
+use crate::replication::{Hello, Incarnation, LogWish, Member};
 
 /// How often the node is told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
@@ -61,13 +61,15 @@ type Events = mpsc::Sender<Event>;
 pub(super) struct Queues {
     pub(super) links: Links,
     pub(super) receivers: Vec<UnboundedReceiver<Letter>>,
+    pub(super) wishes: UnboundedReceiver<LogWish>,
 }
 
 /// Queues for every configured peer.
 pub(super) fn queues(options: &Options) -> Queues {
     let peers = options.node.peers.iter();
     let (senders, receivers): (Vec<_>, Vec<_>) = peers.map(|_| mpsc::unbounded_channel()).unzip();
-    Queues { links: Links::new(senders), receivers }
+    let (log, wishes) = mpsc::unbounded_channel();
+    Queues { links: Links::new(senders, log), receivers, wishes }
 }
 
 /// Starts the thread of the links; `serving` follows the node from then on.
@@ -246,14 +248,14 @@ impl Switchboard {
         let up = *up;
         let both = match (dialed, accepted) {
             (Some(dialed), Some((accepted, _))) if dialed.incarnation == accepted.incarnation => {
-                Some((dialed.incarnation, dialed.epoch.max(accepted.epoch)))
+                Some((dialed.incarnation, dialed.succeeds.clone()))
             }
             _ => None,
         };
-        if both.map(|(life, _)| life) == up {
+        if both.as_ref().map(|(life, _)| *life) == up {
             return;
         }
-        let Some((life, epoch)) = both else {
+        let Some((life, succeeds)) = both else {
             return self.take_down(peer);
         };
         if up.is_some() {
@@ -264,17 +266,16 @@ impl Switchboard {
         self.peers[peer].up = Some(life);
         self.links.connect(peer, Some(life));
         let member = Member { name, incarnation: life };
-        self.node.link_up(&member, epoch, clock::now(&self.node), &mut self.courier);
+        self.node.meet(&member, &succeeds, clock::now(&self.node), &mut self.courier);
         let early = std::mem::take(&mut self.peers[peer].early);
         self.pass_on(peer, life, early);
     }
 
     fn take_down(&mut self, peer: usize) {
         self.peers[peer].early.clear();
-        if let Some(life) = self.peers[peer].up.take() {
+        if self.peers[peer].up.take().is_some() {
             tracing::warn!(peer = %self.node.options().peers[peer], "link down");
             self.links.connect(peer, None);
-            self.node.link_down(life, clock::now(&self.node), &mut self.courier);
         }
     }
 }
@@ -338,8 +339,7 @@ impl Dialer {
                     None => return Ok(()),
                 },
                 _ = beat.tick() => {
-                    let cluster = clock::now(self.greeting.node()).cluster;
-                    message::encode(&Message::Beat(Beat { cluster }), &mut batch);
+                    continue;
                 }
                 read = stream.read(&mut nothing) => {
                     let ended = io::Error::new(io::ErrorKind::ConnectionAborted, "closed by peer");

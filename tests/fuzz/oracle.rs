@@ -46,7 +46,10 @@ fn node() -> (Node<()>, Now) {
     let options = Options {
         me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
         peers: Vec::new(),
-        boot_wait_ms: 0,
+        succeeds: Vec::new(),
+        timing: sessiond::replication::Timing::default(),
+        last_man_standing: true,
+        rules: sessiond::replication::Rules::default(),
         seed: 1,
         settings: Settings {
             memory: 8 << 20,

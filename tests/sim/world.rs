@@ -231,7 +231,10 @@ impl World {
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
             peers: (0..NODES).filter(|&other| other != slot).map(name).collect(),
-            boot_wait_ms: 2000,
+            succeeds: Vec::new(),
+            timing: sessiond::replication::Timing::default(),
+            last_man_standing: true,
+            rules: sessiond::replication::Rules::default(),
             seed: self.rng.random_range(0..u64::MAX),
             settings: Settings { workers: 1, ..Settings::default() },
         };

@@ -140,7 +140,7 @@ fn kind(
             command: if wording == Wording::Meta { "md" } else { "delete" },
             size: before().unwrap_or_default(),
         }),
-        Mutation::Fetch { .. } => Some(Kind::Fetch),
+        Mutation::Fetch { .. } | Mutation::Read => Some(Kind::Fetch),
         Mutation::Count { .. } | Mutation::Touch { .. } => None,
     }
 }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::*;
-use crate::record::{Change as KeyChange, Outcome, Record};
+use crate::record::Change as KeyChange;
+use crate::replication::Member;
 use crate::version::Version;
 
 /// A flush travels in parts of about this size.
@@ -20,39 +21,29 @@ const PART_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) view: View,
+    /// Whether the others know what is here.
+    told: bool,
     flushes: BTreeMap<Incarnation, ViewFlush>,
 }
 
 /// What came over from the old view; it counts as committed when all members work in the new one.
-#[derive(Debug)]
-pub(super) struct Carried<W> {
+#[derive(Debug, Default)]
+pub(super) struct Carried {
     pub(super) activated: BTreeSet<Incarnation>,
-    pub(super) answers: Vec<Answer<W>>,
+    pub(super) answers: Vec<Answer>,
     keys: Vec<(Bytes, Version)>,
     answered: Vec<Answered>,
     settled: bool,
 }
 
-impl<W> Default for Carried<W> {
-    fn default() -> Self {
-        Self {
-            activated: BTreeSet::new(),
-            answers: Vec::new(),
-            keys: Vec::new(),
-            answered: Vec::new(),
-            settled: false,
-        }
-    }
-}
-
-impl<W> Carried<W> {
+impl Carried {
     pub(super) fn is_settled(&self) -> bool {
         self.settled
     }
 }
 
 /// A remembered outcome has no value: the key's own copy does.
-fn with_value<I: Items>(outcome: Outcome, key: &Bytes, items: &mut I) -> Outcome {
+pub(super) fn with_value<I: Items>(outcome: Outcome, key: &Bytes, items: &mut I) -> Outcome {
     let Outcome::Item(mut item) = outcome else {
         return outcome;
     };
@@ -66,7 +57,8 @@ fn with_value<I: Items>(outcome: Outcome, key: &Bytes, items: &mut I) -> Outcome
 }
 
 impl<W> Lane<W> {
-    /// A newer view is agreed. An older one changes nothing.
+    /// A newer view is agreed: nothing of the old one is decided, applied or acknowledged any more.
+    /// An older one changes nothing.
     pub fn install<I: Items, O: Outside<W>>(
         &mut self,
         view: &View,
@@ -76,42 +68,41 @@ impl<W> Lane<W> {
         if view.epoch <= self.newest_epoch() {
             return Ok(());
         }
-        if view.has_member(self.me) {
-            if view.generation != self.view.generation {
-                // Founded anew: whatever is here belongs to a group that is gone.
-                self.start_over(View::default(), items);
-            }
-            self.begin_change(view.clone(), items, out)
-        } else {
-            self.start_over(view.clone(), items);
-            self.replay(items, out)
+        let is_new_group = self.role == Role::Member && view.generation != self.view.generation;
+        if is_new_group {
+            items.wipe();
+            self.role = Role::Outsider;
         }
+        let me = self.options.me;
+        let is_full = self.role == Role::Member || view.is_founding() || self.change.is_some();
+        let is_filled = self.role == Role::Learner && self.view.epoch == view.follows;
+        if view.has_member(me) && (is_full || is_filled) {
+            let flushes = BTreeMap::new();
+            self.change = Some(Change { view: view.clone(), flushes, told: false });
+            return Ok(());
+        }
+        self.start_over(view.clone(), items, out);
+        self.replay(items, out)
     }
 
-    /// Out of the group, or a learner that is filled anew: what is here is worth nothing.
-    fn start_over<I: Items>(&mut self, view: View, items: &mut I) {
-        self.role = if view.has_learner(self.me) { Role::Learner } else { Role::Outsider };
-        self.change = None;
-        self.stream = Outgoing::default();
-        self.incoming.clear();
-        self.carried = Carried::default();
-        self.requests.abandon();
-        self.results.clear();
-        self.owners = Owners::of(&view);
-        items.wipe();
-        items.set_floor(view.floor);
-        self.view = view;
-    }
-
-    fn begin_change<I: Items, O: Outside<W>>(
+    /// Nobody who is left out relies on a promise of this node any more: it tells what it has.
+    pub fn flush<I: Items, O: Outside<W>>(
         &mut self,
-        view: View,
+        epoch: Epoch,
         items: &mut I,
         out: &mut O,
     ) -> Result<(), Violation> {
+        if !self.change.as_ref().is_some_and(|change| change.view.epoch == epoch && !change.told) {
+            return Ok(());
+        }
         let mine = self.uncommitted(items);
-        let others: Vec<_> = view.others(self.me).collect();
-        self.change = Some(Change { view, flushes: BTreeMap::from([(self.me, mine.clone())]) });
+        self.is_told = true;
+        let Some(change) = &mut self.change else {
+            return Ok(());
+        };
+        change.told = true;
+        change.flushes.insert(self.options.me, mine.clone());
+        let others: Vec<_> = change.view.others(self.options.me).collect();
         for part in mine.into_parts(PART_BYTES) {
             for &other in &others {
                 self.tell(other, LaneMessage::ViewFlush(part.clone()), out);
@@ -119,6 +110,36 @@ impl<W> Lane<W> {
         }
         self.activate_when_complete(items, out)?;
         self.replay(items, out)
+    }
+
+    /// Out of the group, or a learner that is filled anew: what is here is worth nothing. What its
+    /// clients wait for goes to the owners.
+    fn start_over<I: Items, O: Outside<W>>(&mut self, view: View, items: &mut I, out: &mut O) {
+        let is_kept = !self.options.rules.refill
+            && self.role == Role::Learner
+            && view.has_learner(self.options.me);
+        self.role =
+            if view.has_learner(self.options.me) { Role::Learner } else { Role::Outsider };
+        self.change = None;
+        self.is_told = false;
+        self.stream = Outgoing::default();
+        self.incoming.clear();
+        self.pending.clear();
+        self.carried = Carried::default();
+        self.unproven.clear();
+        self.results.clear();
+        self.owners = Owners::of(&view);
+        if !is_kept {
+            items.wipe();
+        }
+        items.set_floor(view.floor);
+        if !view.remembers(self.options.me) {
+            self.requests.abandon_sent();
+        }
+        self.view = view;
+        for counter in self.requests.counters() {
+            self.dispatch(counter, items, out);
+        }
     }
 
     /// A member of the new view has told what it has.
@@ -145,6 +166,9 @@ impl<W> Lane<W> {
 
     /// The present state of every key that has changed and may not have changed everywhere.
     pub(super) fn uncommitted<I: Items>(&self, items: &mut I) -> ViewFlush {
+        if !self.options.rules.roll_forward {
+            return ViewFlush { last: true, ..ViewFlush::default() };
+        }
         let received = self.incoming.values().flat_map(Incoming::uncommitted);
         let streamed: Vec<&Entry> = self.stream.uncommitted().chain(received).collect();
         let carried = self.carried.keys.iter().map(|(key, version)| (key, *version));
@@ -182,7 +206,7 @@ impl<W> Lane<W> {
         if !self.change.as_ref().is_some_and(heard_all) {
             return Ok(false);
         }
-        let Some(Change { view, flushes }) = self.change.take() else {
+        let Some(Change { view, flushes, .. }) = self.change.take() else {
             return Ok(false);
         };
         self.merge(flushes.into_values(), items);
@@ -217,73 +241,83 @@ impl<W> Lane<W> {
     fn enter<I: Items, O: Outside<W>>(&mut self, view: View, items: &mut I, out: &mut O) {
         let epoch = view.epoch;
         let learners = view.learners.iter().map(|learner| learner.incarnation);
-        let stream = Outgoing::to(view.others(self.me), learners);
-        let old_answers = std::mem::replace(&mut self.stream, stream).into_answers();
-        // Those of other nodes ask again, or know: their own entries came with the flushes.
-        let here = |answer: &Answer<W>| matches!(answer.origin, Origin::Here(_));
-        self.carried.answers.extend(old_answers);
-        self.carried.answers.retain(here);
-        self.carried.activated = BTreeSet::from([self.me]);
+        let stream = Outgoing::to(view.others(self.options.me), learners);
+        let old_learners = std::mem::take(&mut self.view.learners);
+        // Whoever waits asks again, or finds its outcome among those that came over.
+        self.stream = stream;
+        self.unproven.clear();
+        self.carried.answers.clear();
+        self.pending.clear();
+        self.carried.keys.iter().for_each(|(key, _)| self.pending.add(key));
+        self.carried.activated = BTreeSet::from([self.options.me]);
         self.carried.settled = false;
         self.role = Role::Member;
+        self.is_told = false;
         self.owners = Owners::of(&view);
-        self.versions = Versions::new(epoch, self.seed.rotate_left(epoch.0 % 64));
+        self.versions = Versions::new(epoch, self.options.seed.rotate_left(epoch.0 % 64));
         self.incoming.clear();
-        self.results.keep(|origin| view.has_member(origin));
+        self.results.keep(|origin| view.remembers(origin));
         items.set_floor(view.floor);
         self.view = view;
         self.events.push(Event::Active(epoch));
-        let others: Vec<_> = self.view.others(self.me).collect();
+        let others: Vec<_> = self.view.others(self.options.me).collect();
         for other in others {
             self.tell(other, LaneMessage::Activated, out);
+        }
+        if !self.options.rules.refill {
+            self.count_former(&old_learners);
         }
         self.ask_again(items, out);
         self.start_filling(items, out);
         self.settle(out);
     }
 
-    /// Completes requests whose entry survived, and sends the others to their new owners, in order.
+    /// The rule that learners are filled anew is off: those of the old view are taken for filled.
+    fn count_former(&mut self, old_learners: &[Member]) {
+        for learner in old_learners.iter().map(|learner| learner.incarnation) {
+            if self.view.has_learner(learner) {
+                self.stream.count_unseen(learner);
+                self.events.push(Event::Counted(self.view.epoch, learner));
+            }
+        }
+    }
+
+    /// Completes requests whose entry survived, and gives the others to their new owners, in order.
     fn ask_again<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
         for counter in self.requests.counters() {
-            if let Some(outcome) = self.results.get(RequestId { origin: self.me, counter }) {
-                if let Some(Request { key, waiter, .. }) = self.requests.remove(counter) {
-                    let outcome = with_value(outcome, &key, items);
-                    self.carried.answers.push(Answer { origin: Origin::Here(waiter), outcome });
-                }
-                continue;
-            }
-            if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
+            let request = RequestId { origin: self.options.me, counter };
+            let is_known = self.options.rules.dedupe;
+            if let (true, Known::Decided(outcome)) = (is_known, self.results.get(request)) {
+                let key = self.requests.get(counter).map(|request| request.key.clone());
+                let outcome = with_value(outcome, &key.unwrap_or_default(), items);
+                self.carried.answers.push(Answer { request, outcome, is_read: false });
+            } else if self
+                .requests
+                .get(counter)
+                .is_some_and(|request| !out.still_waits(&request.waiter))
+            {
                 // Its client was told that the outcome is unknown. Carried out now, it could undo
                 // what that client has done since: a late set would bring back a session.
                 self.requests.remove(counter);
-                continue;
-            }
-            let owner = self.requests.get(counter).and_then(|request| {
-                Key::new(&request.key).and_then(|key| self.owners.owner(key.hash()))
-            });
-            if owner != Some(self.me) {
-                self.forward(counter, out);
-                continue;
-            }
-            if let Some(Request { key, mutation, waiter }) = self.requests.remove(counter)
-                && let Some(key) = Key::new(&key)
-            {
-                let mutation = mutation.map(|value| value.as_ref());
-                self.decide(key, &mutation, Origin::Here(waiter), None, items, out);
+            } else {
+                self.dispatch(counter, items, out);
             }
         }
     }
 
     /// When all members work in the new view, what came over is committed.
     pub(super) fn settle<O: Outside<W>>(&mut self, out: &mut O) {
-        let all = |member: &crate::replication::Member| {
+        let all = |member: &Member| {
             self.carried.activated.contains(&member.incarnation)
         };
-        if self.role != Role::Member || self.carried.settled || !self.view.members.iter().all(all) {
+        let is_everywhere = !self.options.rules.late_commit || self.view.members.iter().all(all);
+        if self.role != Role::Member || self.carried.settled || !is_everywhere {
             return;
         }
         self.carried.settled = true;
-        self.carried.keys.clear();
+        for (key, _) in std::mem::take(&mut self.carried.keys) {
+            self.pending.remove(&key);
+        }
         self.carried.answered.clear();
         for answer in std::mem::take(&mut self.carried.answers) {
             self.give(answer, out);

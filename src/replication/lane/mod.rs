@@ -5,25 +5,47 @@
 //! its shard's lock and knows nothing of other lanes.
 
 mod change;
+mod pending;
 mod requests;
 mod stream;
 mod sync;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
-use self::requests::{Request, Requests, Results};
-use self::stream::{Answer, Entry, Incoming, Origin, Outgoing};
+use self::pending::Pending;
+use self::requests::{Known, Request, Requests, Results};
+use self::stream::{Answer, Entry, Incoming, Outgoing};
+use super::lease::Lease;
 use super::message::{
     Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_sane,
 };
 use super::view::{Incarnation, Owners, View};
-use super::{Items, Outside};
+use super::{Items, Outside, Rules};
 use crate::key::{Key, KeyHash};
-use crate::record::Mutation;
+use crate::record::{Mutation, Outcome, Record};
+use crate::time::Millis;
 use crate::version::{Epoch, Versions};
+
+/// What a lane is told at its start.
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// Its number.
+    pub id: u8,
+    /// This life of this node.
+    pub me: Incarnation,
+    /// Makes its versions hard to guess.
+    pub seed: u64,
+    /// Until when reads may be answered from here.
+    pub lease: Arc<Lease>,
+    /// Whoever has not acknowledged anything for so long is stuck.
+    pub suspect_ms: u64,
+    /// What must hold.
+    pub rules: Rules,
+}
 
 /// What the group has to know about a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +56,8 @@ pub enum Event {
     Settled(Epoch),
     /// This lane has filled that learner and counts its acks.
     Counted(Epoch, Incarnation),
+    /// That node does not acknowledge what it is sent.
+    Stuck(Epoch, Incarnation),
 }
 
 /// A peer broke the rules of a stream; its link has to go down.
@@ -43,19 +67,22 @@ pub struct Violation(pub &'static str);
 /// See the module.
 #[derive(Debug)]
 pub struct Lane<W> {
-    id: u8,
-    me: Incarnation,
-    seed: u64,
+    options: LaneOptions,
     versions: Versions,
     view: View,
     owners: Owners,
     role: Role,
     change: Option<Change>,
-    stream: Outgoing<W>,
+    /// What is here was told to the next view, so that the next view may go on without asking.
+    is_told: bool,
+    stream: Outgoing,
     incoming: BTreeMap<Incarnation, Incoming>,
-    carried: Carried<W>,
+    pending: Pending,
+    carried: Carried,
     requests: Requests<W>,
     results: Results,
+    /// Answers that no commit proves and no lease proved when their time came.
+    unproven: Vec<Answer>,
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
     events: Vec<Event>,
@@ -71,23 +98,28 @@ enum Role {
     Member,
 }
 
+/// A request without an answer is given to its owner again after this long: it may have been lost
+/// with a link. Whoever has decided it remembers.
+const RESEND_MS: u64 = 1000;
+
 impl<W> Lane<W> {
-    /// A lane outside of any view. `seed` makes its versions hard to guess.
-    pub fn new(id: u8, me: Incarnation, seed: u64) -> Self {
+    /// A lane outside of any view.
+    pub fn new(options: LaneOptions) -> Self {
         Self {
-            id,
-            me,
-            seed,
+            options,
             versions: Versions::new(Epoch(0), 0),
             view: View::default(),
             owners: Owners::default(),
             role: Role::Outsider,
             change: None,
+            is_told: false,
             stream: Outgoing::default(),
             incoming: BTreeMap::new(),
+            pending: Pending::default(),
             carried: Carried::default(),
             requests: Requests::default(),
             results: Results::default(),
+            unproven: Vec::new(),
             early: Vec::new(),
             events: Vec::new(),
         }
@@ -98,10 +130,20 @@ impl<W> Lane<W> {
         self.role == Role::Member && self.change.is_none() && self.stream.has_no_receivers()
     }
 
-    /// Whether reads may be answered from here. A copy that is being filled, or was left out, lacks
-    /// what others have.
-    pub fn is_member(&self) -> bool {
-        self.role == Role::Member
+    /// Whether the value of this key here is the one to show, provided that `proves_read` says so
+    /// once it has been read. A copy that is being filled, or was left out, lacks what others have;
+    /// a change that is not everywhere yet may still be lost.
+    pub fn may_read(&self, key: Key<'_>) -> bool {
+        let is_pending = self.options.rules.pending_wait && self.pending.has(key);
+        self.role == Role::Member && !self.is_told && !is_pending
+    }
+
+    /// Whether what was read before `now` was current: nobody can have changed anything without
+    /// this node.
+    pub fn proves_read(&self, now: impl FnOnce() -> Millis) -> bool {
+        self.is_alone()
+            || !self.options.rules.lease
+            || self.options.lease.holds(self.view.epoch, now())
     }
 
     /// Versions for decisions of a lane that is alone.
@@ -114,7 +156,13 @@ impl<W> Lane<W> {
         std::mem::take(&mut self.events)
     }
 
-    /// A client of this node wants a change; `waiter` is answered when it is done everywhere.
+    /// Keys with changes that are not everywhere yet, and clients that wait.
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.pending.len(), self.requests.len())
+    }
+
+    /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
+    /// answered when it is done everywhere.
     pub fn mutate<I: Items, O: Outside<W>>(
         &mut self,
         key: Key<'_>,
@@ -123,18 +171,35 @@ impl<W> Lane<W> {
         items: &mut I,
         out: &mut O,
     ) {
-        let stopped = self.change.is_some() || self.role != Role::Member;
-        if !stopped && self.owners.owner(key.hash()) == Some(self.me) {
-            return self.decide(key, mutation, Origin::Here(waiter), None, items, out);
-        }
         let counter = self.requests.add(Request {
             key: Bytes::copy_from_slice(key.bytes()),
             mutation: mutation.map(|value| Bytes::copy_from_slice(value)),
             waiter,
+            sent: None,
         });
-        // Otherwise it leaves with the next view.
-        if !stopped {
-            self.forward(counter, out);
+        self.dispatch(counter, items, out);
+    }
+
+    /// Gives a request of this node to whoever has to decide it; during a change of the view it
+    /// waits for the next one.
+    fn dispatch<I: Items, O: Outside<W>>(&mut self, counter: u64, items: &mut I, out: &mut O) {
+        if self.change.is_some() || !self.view.remembers(self.options.me) {
+            return;
+        }
+        let Some(request) = self.requests.get(counter) else {
+            return;
+        };
+        let (key, mutation) = (request.key.clone(), request.mutation.clone());
+        let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
+        let Some(owner) = owner else {
+            return;
+        };
+        self.requests.sent(counter, out.local_time());
+        let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
+        if owner != self.options.me {
+            self.tell(owner, LaneMessage::Fwd(fwd), out);
+        } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
+            unreachable!("a request of this very node: {rule}");
         }
     }
 
@@ -151,7 +216,8 @@ impl<W> Lane<W> {
         if epoch < self.newest_epoch() {
             return Ok(());
         }
-        if epoch > self.newest_epoch() || (self.change.is_some() && !is_flush) {
+        let waits = epoch > self.newest_epoch() || (self.change.is_some() && !is_flush);
+        if waits && (self.options.rules.epoch_buffer || self.role != Role::Member) {
             self.early.push((from, epoch, message));
             return Ok(());
         }
@@ -179,7 +245,8 @@ impl<W> Lane<W> {
                 Ok(())
             }
             LaneMessage::CommitUpTo(position) => {
-                self.incoming.entry(from).or_default().commit(position);
+                let Self { incoming, pending, .. } = self;
+                incoming.entry(from).or_default().commit(position, pending);
                 Ok(())
             }
             LaneMessage::ViewFlush(flush) => self.flushed(from, flush, items, out),
@@ -203,8 +270,28 @@ impl<W> Lane<W> {
         }
     }
 
-    /// Lets the members know what is committed, so that they may forget it.
-    pub fn tick<O: Outside<W>>(&mut self, out: &mut O) {
+    /// Time passes.
+    pub fn tick<I: Items, O: Outside<W>>(&mut self, now: Millis, items: &mut I, out: &mut O) {
+        self.announce_commits(out);
+        if self.change.is_none() {
+            let standing = self.stream.standing(self.options.suspect_ms, now);
+            let epoch = self.view.epoch;
+            self.events.extend(standing.into_iter().map(|peer| Event::Stuck(epoch, peer)));
+        }
+        for answer in std::mem::take(&mut self.unproven) {
+            self.give(answer, out);
+        }
+        for counter in self.requests.older_than(RESEND_MS, now) {
+            if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
+                self.requests.remove(counter);
+            } else {
+                self.dispatch(counter, items, out);
+            }
+        }
+    }
+
+    /// Lets the members know what is committed, so that they may show it.
+    fn announce_commits<O: Outside<W>>(&mut self, out: &mut O) {
         if let Some(position) = self.stream.unannounced() {
             let receivers: Vec<_> = self.stream.receivers().collect();
             for receiver in receivers {
@@ -214,31 +301,56 @@ impl<W> Lane<W> {
     }
 
     /// The owner's path: decide, append, and answer when all have it.
-    fn decide<I: Items, O: Outside<W>>(
+    fn decide_for<I: Items, O: Outside<W>>(
         &mut self,
-        key: Key<'_>,
-        mutation: &Mutation<&[u8]>,
-        origin: Origin<W>,
-        request: Option<(RequestId, u64)>,
+        from: Incarnation,
+        fwd: Fwd,
         items: &mut I,
         out: &mut O,
+    ) -> Result<(), Violation> {
+        let key = Key::new(&fwd.key).ok_or(Violation("a forwarded key of no legal length"))?;
+        if self.owners.owner(key.hash()) != Some(self.options.me) {
+            return Err(Violation("a forward for a key that is not owned here"));
+        }
+        let request = RequestId { origin: from, counter: fwd.counter };
+        self.results.prune(from, fwd.done_up_to);
+        match self.results.get(request) {
+            Known::Over => return Ok(()),
+            Known::Decided(outcome) if self.options.rules.dedupe => {
+                let outcome = change::with_value(outcome, &fwd.key, items);
+                self.answer_when_sure(Answer { request, outcome, is_read: false }, out);
+                return Ok(());
+            }
+            Known::Decided(_) | Known::Open => {}
+        }
+        let mutation = fwd.mutation.map(|value| value.as_ref());
+        let decision = items.decide(key, &mutation, &mut self.versions);
+        let is_read = decision.record.is_none();
+        let answer = Answer { request, outcome: decision.outcome, is_read };
+        match decision.record {
+            Some(record) => self.append(record, answer, fwd.done_up_to, out),
+            None => self.answer_when_sure(answer, out),
+        }
+        Ok(())
+    }
+
+    /// A change goes to everybody, and its outcome with it.
+    fn append<O: Outside<W>>(
+        &mut self,
+        record: Record<Bytes>,
+        answer: Answer,
+        done_up_to: u64,
+        out: &mut O,
     ) {
-        let decision = items.decide(key, mutation, &mut self.versions);
-        let answer = Answer { origin, outcome: decision.outcome };
-        let Some(record) = decision.record else {
-            return self.answer_when_sure(answer, out);
-        };
-        let answered = request.map(|(request, done_up_to)| Answered {
-            request,
-            done_up_to,
-            outcome: answer.outcome.without_value(),
-        });
+        let outcome = answer.outcome.without_value();
+        let answered = Some(Answered { request: answer.request, done_up_to, outcome });
         if let Some(answered) = &answered {
             self.results.record(answered);
         }
         let position = self.stream.append(
             Entry { key: record.key.clone(), version: record.version, answered: answered.clone() },
             answer,
+            &mut self.pending,
         );
         let committed = self.stream.announce();
         let apply = Apply { position, committed, record, answered };
@@ -249,49 +361,9 @@ impl<W> Lane<W> {
         self.commit(out);
     }
 
-    fn decide_for<I: Items, O: Outside<W>>(
-        &mut self,
-        from: Incarnation,
-        fwd: Fwd,
-        items: &mut I,
-        out: &mut O,
-    ) -> Result<(), Violation> {
-        let key = Key::new(&fwd.key).ok_or(Violation("a forwarded key of no legal length"))?;
-        if self.owners.owner(key.hash()) != Some(self.me) {
-            return Err(Violation("a forward for a key that is not owned here"));
-        }
-        let request = RequestId { origin: from, counter: fwd.counter };
-        self.results.prune(from, fwd.done_up_to);
-        let origin = Origin::There(from, fwd.counter);
-        if let Some(outcome) = self.results.get(request) {
-            self.answer_when_sure(Answer { origin, outcome }, out);
-            return Ok(());
-        }
-        let mutation = fwd.mutation.map(|value| value.as_ref());
-        self.decide(key, &mutation, origin, Some((request, fwd.done_up_to)), items, out);
-        Ok(())
-    }
-
-    fn forward<O: Outside<W>>(&self, counter: u64, out: &mut O) {
-        let Some(request) = self.requests.get(counter) else {
-            return;
-        };
-        let Some(owner) = Key::new(&request.key).and_then(|key| self.owners.owner(key.hash()))
-        else {
-            return;
-        };
-        let fwd = Fwd {
-            counter,
-            done_up_to: self.requests.done_up_to(),
-            key: request.key.clone(),
-            mutation: request.mutation.clone(),
-        };
-        self.tell(owner, LaneMessage::Fwd(fwd), out);
-    }
-
     fn finish<O: Outside<W>>(&mut self, done: FwdDone, out: &mut O) {
         // The owner reports after all members have applied, this one included. A second report,
-        // after a view change, finds nobody waiting.
+        // after a request was sent again, finds nobody waiting.
         if let Some(request) = self.requests.remove(done.counter) {
             out.answer(request.waiter, done.outcome);
         }
@@ -307,7 +379,8 @@ impl<W> Lane<W> {
         if !is_sane(&apply.record) {
             return Err(Violation("a record without a legal key or version"));
         }
-        let incoming = self.incoming.entry(from).or_default();
+        let Self { incoming, pending, .. } = self;
+        let incoming = incoming.entry(from).or_default();
         let entry = Entry {
             key: apply.record.key.clone(),
             version: apply.record.version,
@@ -316,15 +389,15 @@ impl<W> Lane<W> {
         if let Some(answered) = &entry.answered {
             self.results.record(answered);
         }
-        incoming.applied(apply.position, entry)?;
-        incoming.commit(apply.committed);
+        incoming.applied(apply.position, entry, pending)?;
+        incoming.commit(apply.committed, pending);
         items.apply(&apply.record);
         self.tell(from, LaneMessage::AppliedUpTo(apply.position), out);
         Ok(())
     }
 
     /// An answer without a record may rest on changes that not everybody has yet: they come first.
-    fn answer_when_sure<O: Outside<W>>(&mut self, answer: Answer<W>, out: &mut O) {
+    fn answer_when_sure<O: Outside<W>>(&mut self, answer: Answer, out: &mut O) {
         if self.carried.is_settled() {
             self.stream.answer_later(answer);
             self.commit(out);
@@ -335,24 +408,31 @@ impl<W> Lane<W> {
 
     /// Answers whatever has become committed.
     fn commit<O: Outside<W>>(&mut self, out: &mut O) {
-        self.stream.advance();
+        self.stream.advance(&mut self.pending);
         while let Some(answer) = self.stream.next_answer() {
             self.give(answer, out);
         }
+        if self.stream.is_news() {
+            self.announce_commits(out);
+        }
     }
 
-    fn give<O: Outside<W>>(&self, answer: Answer<W>, out: &mut O) {
-        match answer.origin {
-            Origin::Here(waiter) => out.answer(waiter, answer.outcome),
-            Origin::There(origin, counter) => {
-                let done = FwdDone { counter, outcome: answer.outcome };
-                self.tell(origin, LaneMessage::FwdDone(done), out);
-            }
+    /// A change is proven by its commit; everything else is a read, and needs a lease as one.
+    fn give<O: Outside<W>>(&mut self, answer: Answer, out: &mut O) {
+        if answer.is_read && !self.proves_read(|| out.local_time()) {
+            return self.unproven.push(answer);
+        }
+        let RequestId { origin, counter } = answer.request;
+        let done = FwdDone { counter, outcome: answer.outcome };
+        if origin == self.options.me {
+            self.finish(done, out);
+        } else {
+            self.tell(origin, LaneMessage::FwdDone(done), out);
         }
     }
 
     fn tell<O: Outside<W>>(&self, to: Incarnation, message: LaneMessage, out: &mut O) {
-        out.send(to, Message::Lane(self.id, self.newest_epoch(), message));
+        out.send(to, Message::Lane(self.options.id, self.newest_epoch(), message));
     }
 
     /// The epoch that this lane works in or is changing to.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::record::{Mutation, Outcome};
 use crate::replication::Incarnation;
 use crate::replication::message::{Answered, RequestId};
+use crate::time::Millis;
 
 /// A change that another node decides.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Request<W> {
     pub(super) key: Bytes,
     pub(super) mutation: Mutation<Bytes>,
     pub(super) waiter: W,
+    /// When it was last given to an owner.
+    pub(super) sent: Option<Millis>,
 }
 
 /// This node's requests without an answer, in the order they came.
@@ -56,34 +59,86 @@ impl<W> Requests<W> {
         self.waiting.keys().copied().collect()
     }
 
-    /// Lets go of everybody who waits; what became of their requests is unknown.
-    pub(super) fn abandon(&mut self) {
-        self.waiting.clear();
+    /// Lets go of those that may have been carried out without anybody remembering it.
+    pub(super) fn abandon_sent(&mut self) {
+        self.waiting.retain(|_, request| request.sent.is_none() || request.is_read());
+    }
+
+    /// Those that were given to nobody since then.
+    pub(super) fn older_than(&self, ms: u64, now: Millis) -> Vec<u64> {
+        let is_old = |request: &Request<W>| request.sent.is_none_or(|sent| now.since(sent) >= ms);
+        let old = self.waiting.iter().filter(|(_, request)| is_old(request));
+        old.map(|(&counter, _)| counter).collect()
+    }
+
+    pub(super) fn sent(&mut self, counter: u64, now: Millis) {
+        if let Some(request) = self.waiting.get_mut(&counter) {
+            request.sent = Some(now);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 }
 
-/// Outcomes of forwarded requests, by origin.
+impl<W> Request<W> {
+    /// Whether carrying it out twice does no harm.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.mutation, Mutation::Read)
+    }
+}
+
+/// Outcomes of requests, by origin.
 #[derive(Debug, Default)]
-pub(super) struct Results(BTreeMap<Incarnation, BTreeMap<u64, Outcome>>);
+pub(super) struct Results(BTreeMap<Incarnation, Origin>);
+
+/// What one node has asked for.
+#[derive(Debug, Default)]
+struct Origin {
+    /// It has answers to all requests up to this one.
+    done_up_to: u64,
+    outcomes: BTreeMap<u64, Outcome>,
+}
+
+/// What is known of a request.
+pub(super) enum Known {
+    /// Nobody has decided it.
+    Open,
+    /// This came of it.
+    Decided(Outcome),
+    /// Its origin has had its answer for long.
+    Over,
+}
 
 impl Results {
     pub(super) fn record(&mut self, answered: &Answered) {
         let RequestId { origin, counter } = answered.request;
         self.prune(origin, answered.done_up_to);
-        if counter > answered.done_up_to {
-            self.0.entry(origin).or_default().insert(counter, answered.outcome.clone());
+        let of_origin = self.0.entry(origin).or_default();
+        if counter > of_origin.done_up_to {
+            of_origin.outcomes.insert(counter, answered.outcome.clone());
         }
     }
 
     /// The origin knows these: nobody will ask for them again.
     pub(super) fn prune(&mut self, origin: Incarnation, done_up_to: u64) {
-        if let Some(outcomes) = self.0.get_mut(&origin) {
-            *outcomes = outcomes.split_off(&(done_up_to + 1));
+        let of_origin = self.0.entry(origin).or_default();
+        if done_up_to > of_origin.done_up_to {
+            of_origin.done_up_to = done_up_to;
+            of_origin.outcomes = of_origin.outcomes.split_off(&(done_up_to + 1));
         }
     }
 
-    pub(super) fn get(&self, request: RequestId) -> Option<Outcome> {
-        self.0.get(&request.origin)?.get(&request.counter).cloned()
+    pub(super) fn get(&self, request: RequestId) -> Known {
+        let Some(of_origin) = self.0.get(&request.origin) else {
+            return Known::Open;
+        };
+        if request.counter <= of_origin.done_up_to {
+            return Known::Over;
+        }
+        let outcome = of_origin.outcomes.get(&request.counter).cloned();
+        outcome.map_or(Known::Open, Known::Decided)
     }
 
     /// Forgets origins that are gone: the dead ask nothing.
@@ -92,13 +147,14 @@ impl Results {
     }
 
     pub(super) fn all(&self) -> Vec<Answered> {
-        let answered = |origin, counter: u64, outcome: &Outcome| Answered {
+        let answered = |origin, done_up_to, (&counter, outcome): (&u64, &Outcome)| Answered {
             request: RequestId { origin, counter },
-            done_up_to: 0,
+            done_up_to,
             outcome: outcome.clone(),
         };
-        let each = self.0.iter().flat_map(|(&origin, outcomes)| {
-            outcomes.iter().map(move |(&counter, outcome)| answered(origin, counter, outcome))
+        let each = self.0.iter().flat_map(|(&origin, of_origin)| {
+            let outcomes = of_origin.outcomes.iter();
+            outcomes.map(move |outcome| answered(origin, of_origin.done_up_to, outcome))
         });
         each.collect()
     }

@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::Violation;
+use super::pending::Pending;
 use crate::record::Outcome;
 use crate::replication::Incarnation;
-use crate::replication::message::Answered;
+use crate::replication::message::{Answered, RequestId};
+use crate::time::Millis;
 use crate::version::Version;
 
 /// Chunks of a snapshot that may be on their way to a learner at once.
@@ -23,32 +25,25 @@ pub(super) struct Entry {
     pub(super) answered: Option<Answered>,
 }
 
-/// Who waits for an answer.
-#[derive(Debug)]
-pub(super) enum Origin<W> {
-    /// A client of this node.
-    Here(W),
-    /// A client of that node, by its counter.
-    There(Incarnation, u64),
-}
-
 /// An answer that waits for its commit.
 #[derive(Debug)]
-pub(super) struct Answer<W> {
-    pub(super) origin: Origin<W>,
+pub(super) struct Answer {
+    pub(super) request: RequestId,
     pub(super) outcome: Outcome,
+    /// It changes nothing, so that no commit proves it.
+    pub(super) is_read: bool,
 }
 
 /// The stream that this node sends as an owner.
-#[derive(Debug)]
-pub(super) struct Outgoing<W> {
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
     appended: u64,
     committed: u64,
     announced: u64,
     /// Those above `committed`.
     entries: VecDeque<Entry>,
     /// By the position that has to be committed first.
-    answers: VecDeque<(u64, Answer<W>)>,
+    answers: VecDeque<(u64, Answer)>,
     receivers: Vec<Receiver>,
 }
 
@@ -58,6 +53,8 @@ struct Receiver {
     incarnation: Incarnation,
     acked: u64,
     part: Part,
+    /// Where its acks stand still, and since when.
+    stands: Option<(u64, Millis)>,
 }
 
 /// What a receiver's acks are worth.
@@ -69,31 +66,16 @@ enum Part {
     Filling { next: Option<u64>, in_flight: u32 },
 }
 
-impl<W> Default for Outgoing<W> {
-    fn default() -> Self {
-        Self {
-            appended: 0,
-            committed: 0,
-            announced: 0,
-            entries: VecDeque::new(),
-            answers: VecDeque::new(),
-            receivers: Vec::new(),
-        }
-    }
-}
-
-impl<W> Outgoing<W> {
+impl Outgoing {
     /// An empty stream to these members and learners.
     pub(super) fn to(
         members: impl Iterator<Item = Incarnation>,
         learners: impl Iterator<Item = Incarnation>,
     ) -> Self {
-        let member = |incarnation| Receiver { incarnation, acked: 0, part: Part::Counted };
-        let learner = |incarnation| Receiver {
-            incarnation,
-            acked: 0,
-            part: Part::Filling { next: Some(0), in_flight: 0 },
-        };
+        let receiver = |incarnation, part| Receiver { incarnation, acked: 0, part, stands: None };
+        let member = |incarnation| receiver(incarnation, Part::Counted);
+        let filling = Part::Filling { next: Some(0), in_flight: 0 };
+        let learner = |incarnation| receiver(incarnation, filling);
         Self {
             receivers: members.map(member).chain(learners.map(learner)).collect(),
             ..Self::default()
@@ -109,15 +91,16 @@ impl<W> Outgoing<W> {
     }
 
     /// Adds an entry and the answer that waits for it; returns its position.
-    pub(super) fn append(&mut self, entry: Entry, answer: Answer<W>) -> u64 {
+    pub(super) fn append(&mut self, entry: Entry, answer: Answer, pending: &mut Pending) -> u64 {
         self.appended += 1;
+        pending.add(&entry.key);
         self.entries.push_back(entry);
         self.answers.push_back((self.appended, answer));
         self.appended
     }
 
     /// Holds an answer until everything appended so far is committed.
-    pub(super) fn answer_later(&mut self, answer: Answer<W>) {
+    pub(super) fn answer_later(&mut self, answer: Answer) {
         self.answers.push_back((self.appended, answer));
     }
 
@@ -131,17 +114,49 @@ impl<W> Outgoing<W> {
     }
 
     /// Moves the commit as far as all that count have acked.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, pending: &mut Pending) {
         let counted = self.receivers.iter().filter(|receiver| receiver.part == Part::Counted);
         let everywhere = counted.map(|receiver| receiver.acked).min().unwrap_or(self.appended);
         while self.committed < everywhere {
             self.committed += 1;
-            self.entries.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                pending.remove(&entry.key);
+            }
+        }
+    }
+
+    /// Whether everything is committed, and somebody does not know it yet.
+    pub(super) fn is_news(&self) -> bool {
+        self.committed == self.appended && self.announced < self.committed
+    }
+
+    /// Those that have not acknowledged anything for so long although there is something.
+    pub(super) fn standing(&mut self, for_ms: u64, now: Millis) -> Vec<Incarnation> {
+        let mut standing = Vec::new();
+        for receiver in self.receivers.iter_mut().filter(|it| it.part == Part::Counted) {
+            let acked = receiver.acked;
+            match receiver.stands {
+                _ if acked == self.appended => receiver.stands = None,
+                Some((position, since)) if position == acked => {
+                    if now.since(since) >= for_ms {
+                        standing.push(receiver.incarnation);
+                    }
+                }
+                _ => receiver.stands = Some((acked, now)),
+            }
+        }
+        standing
+    }
+
+    /// Takes a learner for filled, without a look.
+    pub(super) fn count_unseen(&mut self, learner: Incarnation) {
+        if let Ok(receiver) = self.receiver(learner) {
+            receiver.part = Part::Counted;
         }
     }
 
     /// The next answer whose time has come.
-    pub(super) fn next_answer(&mut self) -> Option<Answer<W>> {
+    pub(super) fn next_answer(&mut self) -> Option<Answer> {
         let (position, _) = self.answers.front()?;
         if *position > self.committed {
             return None;
@@ -162,10 +177,6 @@ impl<W> Outgoing<W> {
 
     pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
-    }
-
-    pub(super) fn into_answers(self) -> impl Iterator<Item = Answer<W>> {
-        self.answers.into_iter().map(|(_, answer)| answer)
     }
 
     /// Where to scan on for this learner, if it may have another chunk now.
@@ -233,19 +244,27 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn applied(&mut self, position: u64, entry: Entry) -> Result<(), Violation> {
+    pub(super) fn applied(
+        &mut self,
+        position: u64,
+        entry: Entry,
+        pending: &mut Pending,
+    ) -> Result<(), Violation> {
         if position != self.applied + 1 {
             return Err(Violation("a gap in a stream"));
         }
         self.applied = position;
+        pending.add(&entry.key);
         self.entries.push_back(entry);
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, position: u64) {
+    pub(super) fn commit(&mut self, position: u64, pending: &mut Pending) {
         while self.committed < position.min(self.applied) {
             self.committed += 1;
-            self.entries.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                pending.remove(&entry.key);
+            }
         }
     }
 

@@ -1,10 +1,7 @@
 //! Filling a learner: each owner sends the items it owns on the same ordered link as its changes,
 //! so no chunk can overtake a delete and no tombstones are needed.
 
-use bytes::Bytes;
-
 use super::*;
-use crate::record::Record;
 
 /// About this much goes into one chunk.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -26,7 +23,7 @@ impl<W> Lane<W> {
         out: &mut O,
     ) {
         while let Some(cursor) = self.stream.chunk_wanted(learner) {
-            let (me, owners) = (self.me, &self.owners);
+            let (me, owners) = (self.options.me, &self.owners);
             let wanted = |key: KeyHash| owners.owner(key) == Some(me);
             let (records, next) = items.scan(cursor, CHUNK_BYTES, &wanted);
             self.stream.chunk_sent(learner, next);

@@ -1,0 +1,524 @@
+//! Which view is next, who is alive, and until when this node may trust its own copy.
+//!
+//! Views come out of a log that a majority agrees on (`membership/`); here is decided what to
+//! propose to it, and what follows from what was agreed. Knows nothing of items or streams.
+
+mod next;
+mod peers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use self::next::Proposals;
+use self::peers::Peers;
+use super::lane::Event;
+use super::lease::Lease;
+use super::message::{Announcement, Beat, FlushAll, Message};
+use super::view::{Incarnation, Member, View};
+use super::{LogWish, Outside, Rules};
+use crate::key::LANES;
+use crate::record::Outcome;
+use crate::time::{Millis, Now};
+use crate::version::Epoch;
+
+/// Who this node is, and whom it may meet.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// This life of this node.
+    pub me: Member,
+    /// Former lives of this node that are certainly over.
+    pub succeeds: Vec<Incarnation>,
+    /// The names of the other configured nodes.
+    pub peers: Vec<Box<str>>,
+    /// How long things take.
+    pub timing: Timing,
+    /// The epoch of a group that starts from nothing.
+    pub first_epoch: Epoch,
+    /// Whether the last that is left may go on when all others are proven dead.
+    pub last_man_standing: bool,
+    /// Randomness for what must not be guessed.
+    pub seed: u64,
+    /// What must hold.
+    pub rules: Rules,
+}
+
+/// How long things take, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two beats.
+    pub beat_ms: u64,
+    /// A peer is suspected when it has been silent for so long.
+    pub suspect_ms: u64,
+    /// For so long a beat promises to take part in no view without the receiver.
+    pub grant_ms: u64,
+    /// How long a starting group waits for all its nodes.
+    pub boot_wait_ms: u64,
+    /// For so long all others have to refuse connections before the last one goes on alone.
+    pub refusal_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            beat_ms: 50,
+            suspect_ms: 400,
+            grant_ms: 800,
+            boot_wait_ms: 2000,
+            refusal_ms: 1000,
+        }
+    }
+}
+
+/// What the node has to do on behalf of its group.
+#[derive(Debug, PartialEq)]
+pub enum Todo {
+    /// Every lane stops, or starts over, for this view.
+    Install(Box<View>),
+    /// Nobody left out trusts its copy any more: every lane tells what it has.
+    Flush(Epoch),
+    /// Ask this of the log.
+    Log(LogWish),
+    /// Take over this cluster time: the node is new.
+    TakeTime(Millis),
+    /// Move the cluster time by so many milliseconds.
+    SlewTime(i64),
+}
+
+/// What `stats replication` tells.
+#[derive(Clone, Debug, Default)]
+pub struct GroupStatus {
+    /// The newest view.
+    pub view: View,
+    /// Milliseconds; `None` without a lease.
+    pub lease_left_ms: Option<u64>,
+    /// Views since the start, by cause.
+    pub changes: BTreeMap<Box<str>, u64>,
+    /// Each other node: whether it is up, and milliseconds for a round trip.
+    pub peers: Vec<(Box<str>, bool, Option<u64>)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Group<W> {
+    options: GroupOptions,
+    lease: Arc<Lease>,
+    peers: Peers,
+    view: View,
+    /// The view before, in which lanes may still work.
+    former: View,
+    adopted: Millis,
+    /// When lanes may tell what they have.
+    flush_due: Option<Millis>,
+    /// Since when this node is a member; lanes that work in an older view don't count.
+    member_since: Option<Epoch>,
+    active: [Epoch; LANES],
+    settled: [Epoch; LANES],
+    /// Lanes of this node that count a learner, as bits, in the present epoch.
+    counted: BTreeMap<Incarnation, u32>,
+    proposals: Proposals,
+    flushes: Vec<Flush<W>>,
+    flushes_asked: u64,
+    beaten: Option<Millis>,
+    changes: BTreeMap<Box<str>, u64>,
+}
+
+/// A flush_all of a client of this node.
+#[derive(Debug)]
+struct Flush<W> {
+    request: FlushAll,
+    waiter: W,
+}
+
+impl<W> Group<W> {
+    /// A node that knows nobody yet.
+    pub fn new(options: GroupOptions, lease: Arc<Lease>) -> Self {
+        let mut peers = Peers::default();
+        let me = &options.me;
+        // Former lives of this very node: it knows best that they are over.
+        peers.meet(me, &options.succeeds);
+        Self {
+            lease,
+            peers,
+            view: View::default(),
+            former: View::default(),
+            adopted: Millis(0),
+            flush_due: None,
+            member_since: None,
+            active: [Epoch(0); LANES],
+            settled: [Epoch(0); LANES],
+            counted: BTreeMap::new(),
+            proposals: Proposals::default(),
+            flushes: Vec::new(),
+            flushes_asked: 0,
+            beaten: None,
+            changes: BTreeMap::new(),
+            options,
+        }
+    }
+
+    /// The newest view this node knows.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Whether this node holds everything and all its lanes work.
+    pub fn is_serving(&self) -> bool {
+        self.member_since.is_some_and(|since| self.active.iter().all(|&epoch| epoch >= since))
+    }
+
+    /// Whether this node is the whole group, and nobody is about to join.
+    pub fn is_alone(&self) -> bool {
+        self.is_member() && self.view.members.len() == 1 && self.view.learners.is_empty()
+    }
+
+    /// For people.
+    pub fn status(&self, now: Now) -> GroupStatus {
+        let until = self.lease.until(self.view.epoch);
+        let peers = self.options.peers.iter().map(|name| {
+            let lives = self.peers.living().filter(|(_, of)| **of == **name);
+            let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
+            (name.clone(), life.is_some(), life.and_then(|life| self.peers.rtt_ms(life)))
+        });
+        GroupStatus {
+            view: self.view.clone(),
+            lease_left_ms: (now.local < until).then(|| until.since(now.local)),
+            changes: self.changes.clone(),
+            peers: peers.collect(),
+        }
+    }
+
+    /// A connection shows that this life exists, and that these former ones are over.
+    pub fn meet<O: Outside<W>>(
+        &mut self,
+        peer: &Member,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.peers.meet(peer, succeeds);
+        self.beat_to(peer.incarnation, now, out);
+        self.review(now, out)
+    }
+
+    /// Nobody listens at that node's address; `has_ended`: after its process had closed its
+    /// connection.
+    pub fn refused<O: Outside<W>>(
+        &mut self,
+        name: &str,
+        has_ended: bool,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        let could_read = self.lease.holds(self.view.epoch, now.local);
+        self.peers.refused(name, has_ended, now.local);
+        self.proposals.note_end(could_read);
+        let mut todo = self.review(now, out);
+        if has_ended {
+            todo.push(Todo::Log(LogWish::Dead(name.into())));
+        }
+        todo
+    }
+
+    /// A peer speaks about the group.
+    pub fn receive<O: Outside<W>>(
+        &mut self,
+        from: Incarnation,
+        message: Message,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        match message {
+            Message::Beat(beat) => self.hear(from, beat, now, out),
+            Message::View(Announcement { view, cluster }) => {
+                let mut todo = Vec::new();
+                if !self.is_member() {
+                    todo.push(Todo::TakeTime(cluster));
+                }
+                todo.extend(self.agreed(view, now, out));
+                todo
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The log, or somebody who knows it, says that this view is agreed.
+    pub fn agreed<O: Outside<W>>(&mut self, view: View, now: Now, out: &mut O) -> Vec<Todo> {
+        if !view.supersedes(&self.view) || view.epoch > Epoch::MAX {
+            return Vec::new();
+        }
+        let mut todo = self.adopt(view, now);
+        self.beat_to_all(now, out);
+        todo.extend(self.review(now, out));
+        todo
+    }
+
+    /// Time passes.
+    pub fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        let is_due =
+            self.beaten.is_none_or(|beaten| now.local.since(beaten) >= self.options.timing.beat_ms);
+        if is_due {
+            self.beaten = Some(now.local);
+            self.beat_to_all(now, out);
+        }
+        self.review(now, out)
+    }
+
+    /// Something happened in a lane of this node.
+    pub fn lane_event<O: Outside<W>>(
+        &mut self,
+        lane: usize,
+        event: Event,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        match event {
+            Event::Active(epoch) => {
+                self.active[lane] = epoch;
+                if self.oldest_active() == self.view.epoch {
+                    // Whoever waits for this node should not wait for its next beat.
+                    self.beat_to_all(now, out);
+                }
+            }
+            Event::Settled(epoch) => self.settled[lane] = epoch,
+            Event::Counted(epoch, learner) if epoch == self.view.epoch => {
+                let lanes = self.counted.entry(learner).or_default();
+                *lanes |= 1 << lane;
+                if lanes.count_ones() as usize == LANES {
+                    self.beat_to_all(now, out);
+                }
+            }
+            Event::Counted(..) => {}
+            Event::Stuck(epoch, peer) if epoch == self.view.epoch => {
+                self.peers.stuck.insert(peer);
+            }
+            Event::Stuck(..) => {}
+        }
+        self.review(now, out)
+    }
+
+    /// A client of this node wants everything flushed, at once or at `at`.
+    pub fn flush_all<O: Outside<W>>(
+        &mut self,
+        at: Option<Millis>,
+        waiter: W,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.flushes_asked += 1;
+        let request = FlushAll { id: self.flushes_asked, at };
+        self.flushes.push(Flush { request, waiter });
+        self.beat_to_all(now, out);
+        self.review(now, out)
+    }
+
+    fn hear<O: Outside<W>>(
+        &mut self,
+        from: Incarnation,
+        beat: Beat,
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        let (its_view, sent, echo) = (beat.view, beat.sent, beat.echo);
+        let its_time = beat.cluster;
+        if !self.peers.hear(from, beat, &self.options.timing, now.local) {
+            return Vec::new();
+        }
+        self.renew_lease();
+        let is_behind = its_view < (self.view.line, self.view.epoch);
+        if is_behind {
+            self.announce(from, now, out);
+        }
+        // A first beat has heard nothing yet: it is answered at once, so that both know.
+        if echo.is_none() && sent > Millis(0) {
+            self.beat_to(from, now, out);
+        }
+        let mut todo = self.follow_time(from, its_time, now);
+        todo.extend(self.review(now, out));
+        todo
+    }
+
+    /// Cluster time follows the decider's, slowly, so that it never stands still or goes back.
+    fn follow_time(&self, from: Incarnation, its_time: Millis, now: Now) -> Vec<Todo> {
+        if self.view.epoch == Epoch(0) || !self.view.has_member(from) {
+            return Vec::new();
+        }
+        let its_now = its_time.plus(self.peers.rtt_ms(from).unwrap_or_default() / 2);
+        if !self.is_member() {
+            return vec![Todo::TakeTime(its_now)];
+        }
+        let difference = its_now.0.cast_signed().wrapping_sub(now.cluster.0.cast_signed());
+        if self.decider(now) != Some(from) || difference == 0 {
+            return Vec::new();
+        }
+        vec![Todo::SlewTime(difference.signum())]
+    }
+
+    fn adopt(&mut self, view: View, now: Now) -> Vec<Todo> {
+        let me = self.me();
+        let wait = self.grant_wait(&view, now);
+        self.counted.clear();
+        self.peers.stuck.clear();
+        self.proposals.forget();
+        if !view.has_member(me) {
+            self.member_since = None;
+        } else if self.member_since.is_none() || view.generation != self.view.generation {
+            self.member_since = Some(view.epoch);
+        }
+        *self.changes.entry(view.cause.clone()).or_default() += 1;
+        self.former = std::mem::replace(&mut self.view, view);
+        self.adopted = now.local;
+        let (view, dead) = (&self.view, &self.view.dead);
+        self.peers.forget(|life| !view.remembers(life) && !dead.contains(&life));
+        self.renew_lease();
+        self.flush_due = Some(wait);
+        vec![Todo::Install(Box::new(self.view.clone()))]
+    }
+
+    /// Until when somebody who is left out may answer reads on the strength of this node's promise.
+    fn grant_wait(&self, next: &View, now: Now) -> Millis {
+        if !self.options.rules.grant_wait {
+            return now.local;
+        }
+        let mut dead = next.dead.clone();
+        dead.push(self.me());
+        let promised = self.peers.granted_to_others(&next.lives(), &dead).unwrap_or_default();
+        if next.is_founding() || self.view.epoch == Epoch(0) || next.keeps_half_of(&self.view) {
+            return promised.max(now.local);
+        }
+        // Those left out could renew each other's leases until they hear of it: that ends too.
+        now.local.plus(self.options.timing.grant_ms)
+    }
+
+    fn renew_lease(&self) {
+        let me = self.me();
+        for view in [&self.former, &self.view] {
+            if view.epoch > Epoch(0) {
+                let until = view
+                    .has_member(me)
+                    .then(|| self.peers.lease_until(&view.lives(), me))
+                    .flatten();
+                self.lease.set(view.epoch, until);
+            }
+        }
+    }
+
+    /// Everything that may follow from what has happened.
+    fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        self.answer_flushes(now, out);
+        let mut todo = Vec::new();
+        // Said until it is done: another thread may be about to install this very view.
+        let is_due = self.flush_due.is_some_and(|due| due <= now.local);
+        if is_due && self.is_member() && self.oldest_active() < self.view.epoch {
+            todo.push(Todo::Flush(self.view.epoch));
+        }
+        todo.extend(self.propose(now, out));
+        todo
+    }
+
+    /// A flush is done when all members work in the view that flushed, or in a later one.
+    fn answer_flushes<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
+        let carried_out = self.view.flushed.get(&self.me()).copied().unwrap_or_default();
+        if self.flushes.first().is_none_or(|flush| flush.request.id > carried_out)
+            || !self.is_settled(now)
+        {
+            return;
+        }
+        for flush in self.flushes.extract_if(.., |flush| flush.request.id <= carried_out) {
+            out.answer(flush.waiter, Outcome::Flushed);
+        }
+    }
+
+    /// Whether all members are known to work in the present view.
+    fn is_settled(&self, _now: Now) -> bool {
+        let epoch = self.view.epoch;
+        let says = |life: Incarnation| {
+            self.peers.beat(life).is_some_and(|beat| beat.active >= epoch && beat.view.1 >= epoch)
+        };
+        let heard_all = self.view.others(self.me()).all(says);
+        let lanes_know = self.settled.iter().all(|&settled| settled >= epoch);
+        epoch > Epoch(0) && ((self.is_member() && lanes_know) || (heard_all && self.works()))
+    }
+
+    fn works(&self) -> bool {
+        !self.is_member() || self.oldest_active() >= self.view.epoch
+    }
+
+    fn oldest_active(&self) -> Epoch {
+        self.active.iter().copied().min().unwrap_or_default()
+    }
+
+    fn is_up(&self, life: Incarnation, now: Now) -> bool {
+        self.peers.is_up(life, &self.options.timing, now.local)
+    }
+
+    /// Who proposes views: the lowest-named member that can be heard from here.
+    fn decider(&self, now: Now) -> Option<Incarnation> {
+        let me = self.me();
+        let mut members = self.view.members.iter().map(|member| member.incarnation);
+        members.find(|&member| member == me || self.is_up(member, now))
+    }
+
+    fn beat_to_all<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
+        let living: Vec<_> = self.peers.living().map(|(life, _)| life).collect();
+        for life in living {
+            self.beat_to(life, now, out);
+        }
+    }
+
+    fn beat_to<O: Outside<W>>(&mut self, to: Incarnation, now: Now, out: &mut O) {
+        let me = self.me();
+        if to == me {
+            return;
+        }
+        let grants =
+            self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
+        if grants {
+            self.peers.grant(to, now.local.plus(self.options.timing.grant_ms));
+        }
+        let echo = self.peers.echo(to, now.local);
+        let all_lanes = |(_, lanes): &(&Incarnation, &u32)| lanes.count_ones() as usize == LANES;
+        let beat = Beat {
+            sent: now.local,
+            echo: echo.map(|(sent, _)| sent),
+            echo_age_ms: echo.map_or(0, |(_, age)| age),
+            cluster: now.cluster,
+            view: (self.view.line, self.view.epoch),
+            active: self.oldest_active(),
+            grants,
+            up: self.up(now),
+            filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
+            flushes: self.open_flushes(),
+        };
+        out.send(to, Message::Beat(beat));
+    }
+
+    fn up(&self, now: Now) -> Vec<Incarnation> {
+        let living = self.peers.living().map(|(life, _)| life);
+        living.filter(|&life| life != self.me() && self.is_up(life, now)).collect()
+    }
+
+    fn open_flushes(&self) -> Vec<FlushAll> {
+        let carried_out = self.view.flushed.get(&self.me()).copied().unwrap_or_default();
+        let open = self.flushes.iter().map(|flush| &flush.request);
+        open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
+    }
+
+    fn announce<O: Outside<W>>(&self, to: Incarnation, now: Now, out: &mut O) {
+        let announcement = Announcement { view: self.view.clone(), cluster: now.cluster };
+        out.send(to, Message::View(announcement));
+    }
+
+    fn is_member(&self) -> bool {
+        self.view.has_member(self.me())
+    }
+
+    fn me(&self) -> Incarnation {
+        self.options.me.incarnation
+    }
+}
+
+/// A beat tells so many at most; the others follow when these are done.
+const FLUSHES_TOLD: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+//! What to propose to the log: the only place where this node decides something about the group.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::replication::view::{LINE_GAP, Line};
+use crate::version::Version;
+
+/// Between two views that flush. Each takes an epoch, of which there are not endlessly many.
+const FLUSH_INTERVAL_MS: u64 = 100;
+/// An offer that was lost is made again after this long.
+const REPEAT_MS: u64 = 100;
+/// How long two members may say that they can't reach each other before one is left out: the
+/// others may notice a crash before the decider does, and whoever reports first must not be taken
+/// for the one that died.
+const TORN_WAIT_MS: u64 = 200;
+/// Beyond suspicion and promises, a view gets this long to begin to work.
+const LAGGARD_MS: u64 = 1000;
+/// A life that was left out may come back after 1 s, 2 s, 4 s, and so on, up to this.
+const BACK_OFF_MAX_MS: u64 = 60_000;
+/// Whoever has stayed for so long starts anew with that.
+const BACK_OFF_FORGET_MS: u64 = 300_000;
+/// Former members that are remembered although nobody has seen them.
+const ABSENT_MAX: usize = 8;
+
+/// What this node has proposed and why.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    last: Option<(View, Millis)>,
+    torn_since: Option<Millis>,
+    last_flush: Option<Millis>,
+    alone_since: Option<Millis>,
+    /// Whether this node could read when it last lost somebody to death.
+    could_read: bool,
+    /// How often a life was left out, and when last.
+    left_out: BTreeMap<Incarnation, (u32, Millis)>,
+}
+
+impl Proposals {
+    /// The view has changed.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+        self.torn_since = None;
+    }
+
+    /// Somebody's process has ended, and at that moment this node could read, or not.
+    pub(super) fn note_end(&mut self, could_read: bool) {
+        self.could_read |= could_read;
+    }
+
+    fn may_return(&self, life: Incarnation, now: Millis) -> bool {
+        self.left_out.get(&life).is_none_or(|&(times, last)| {
+            let pause = 500u64 << times.min(7);
+            now.since(last) >= pause.min(BACK_OFF_MAX_MS)
+        })
+    }
+
+    fn leave_out(&mut self, life: Incarnation, now: Millis) {
+        let (times, last) = self.left_out.entry(life).or_insert((0, now));
+        *times = if now.since(*last) > BACK_OFF_FORGET_MS { 1 } else { *times + 1 };
+        *last = now;
+    }
+}
+
+impl<W> Group<W> {
+    pub(super) fn propose<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        if let Some(view) = self.last_man(now).filter(|view| self.may_offer(view, now)) {
+            return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
+        }
+        let Some(next) = self.next_view(now) else {
+            return Vec::new();
+        };
+        if self.options.peers.is_empty() {
+            // There is nobody to agree with.
+            return self.agreed(next, now, out);
+        }
+        if !self.may_offer(&next, now) {
+            return Vec::new();
+        }
+        vec![Todo::Log(LogWish::Propose(Box::new(next)))]
+    }
+
+    /// Whether this was not offered a moment ago.
+    fn may_offer(&mut self, next: &View, now: Now) -> bool {
+        let is_repeated = |(last, at): &(View, Millis)| {
+            last.members == next.members
+                && last.learners == next.learners
+                && last.floor == next.floor
+                && now.local.since(*at) < REPEAT_MS
+        };
+        if self.proposals.last.as_ref().is_some_and(is_repeated) {
+            return false;
+        }
+        self.proposals.last = Some((next.clone(), now.local));
+        true
+    }
+
+    fn next_view(&mut self, now: Now) -> Option<View> {
+        if !self.is_member() {
+            return self.beginning(now);
+        }
+        if self.decider(now) != Some(self.me()) {
+            return None;
+        }
+        let present = self.present(now);
+        if present.members != self.view.members || present.learners != self.view.learners {
+            let keeps = !self.options.rules.half || present.keeps_half_of(&self.view);
+            return keeps.then_some(present);
+        }
+        if !self.is_settled(now) {
+            return None;
+        }
+        self.admission().or_else(|| self.flushing(now))
+    }
+
+    /// The present view without those that are down, and with whoever is new as a learner.
+    fn present(&mut self, now: Now) -> View {
+        self.find_laggards(now);
+        let kept = self.kept(now);
+        let is_settled = self.is_settled(now);
+        let mut next = self.view.successor(is_settled, "");
+        let gone: Vec<Member> =
+            next.members.extract_if(.., |member| !kept.contains(&member.incarnation)).collect();
+        let (dead, missing): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|member| self.peers.is_dead(member.incarnation));
+        next.cause = self.cause(&dead, &missing).into();
+        for member in &missing {
+            self.proposals.leave_out(member.incarnation, now.local);
+        }
+        next.dead = dead.iter().map(|member| member.incarnation).collect();
+        next.absent.extend(missing);
+        next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
+        let meets_all = |node: Incarnation, if_unknown: bool| {
+            kept.iter().all(|&member| self.are_linked(node, member, now).unwrap_or(if_unknown))
+        };
+        next.learners.retain(|learner| meets_all(learner.incarnation, true));
+        if is_settled {
+            let newcomers = self.peers.living().filter(|&(life, name)| {
+                !next.has(life)
+                    && life != self.me()
+                    && !self.view.members.iter().any(|member| *member.name == *name)
+                    && self.proposals.may_return(life, now.local)
+                    && meets_all(life, false)
+            });
+            let member = |(incarnation, name): (_, &str)| Member { name: name.into(), incarnation };
+            let newcomers: Vec<Member> = newcomers.map(member).collect();
+            next.absent.retain(|member| !newcomers.contains(member));
+            if next.cause.is_empty() && !newcomers.is_empty() {
+                next.cause = "join".into();
+            }
+            next.learners.extend(newcomers);
+        }
+        if next.cause.is_empty() {
+            next.cause = "learner left".into();
+        }
+        let surplus = next.absent.len().saturating_sub(ABSENT_MAX);
+        next.absent.drain(..surplus);
+        next.learners.sort();
+        next
+    }
+
+    fn cause(&self, dead: &[Member], missing: &[Member]) -> &'static str {
+        let is_stuck = |member: &Member| self.peers.stuck.contains(&member.incarnation);
+        match (dead.is_empty(), missing.is_empty()) {
+            (false, _) => "death",
+            (true, false) if missing.iter().any(is_stuck) => "stuck",
+            (true, false) => "silence",
+            (true, true) => "",
+        }
+    }
+
+    /// A view that does not begin to work goes on without those that it waits for.
+    fn find_laggards(&mut self, now: Now) {
+        let timing = &self.options.timing;
+        let patience = timing.suspect_ms + timing.grant_ms + LAGGARD_MS;
+        if now.local.since(self.adopted) < patience || self.is_settled(now) {
+            return;
+        }
+        let epoch = self.view.epoch;
+        let lags = |life: &Incarnation| {
+            self.peers.beat(*life).is_none_or(|beat| beat.active < epoch)
+        };
+        let laggards: Vec<_> = self.view.others(self.me()).filter(lags).collect();
+        // If this node itself lags, it is for others to say so.
+        if self.works() {
+            self.peers.stuck.extend(laggards);
+        }
+    }
+
+    /// The members that go on: those that are up, and, if some of them can't reach each other for a
+    /// while, the largest set by name of which all can.
+    fn kept(&mut self, now: Now) -> Vec<Incarnation> {
+        let (mut linked, mut meeting) = (vec![self.me()], vec![self.me()]);
+        for member in self.view.others(self.me()) {
+            if self.is_up(member, now) {
+                linked.push(member);
+                let meets = |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
+                if meeting.iter().all(meets) {
+                    meeting.push(member);
+                }
+            }
+        }
+        if linked == meeting {
+            self.proposals.torn_since = None;
+            return linked;
+        }
+        let since = *self.proposals.torn_since.get_or_insert(now.local);
+        if now.local.since(since) < TORN_WAIT_MS { linked } else { meeting }
+    }
+
+    /// Whether both say that they hear each other; `None` while one of them has not said anything.
+    fn are_linked(&self, one: Incarnation, other: Incarnation, now: Now) -> Option<bool> {
+        let me = self.me();
+        let says = |from: Incarnation, to: Incarnation| {
+            if from == me {
+                return Some(self.is_up(to, now));
+            }
+            self.peers.beat(from).map(|beat| beat.up.contains(&to))
+        };
+        if one == other {
+            return Some(true);
+        }
+        match (says(one, other), says(other, one)) {
+            (Some(one), Some(other)) => Some(one && other),
+            (Some(false), None) | (None, Some(false)) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A learner that every member has filled in this very epoch becomes a member.
+    fn admission(&self) -> Option<View> {
+        let me = self.me();
+        let has_filled = |member: Incarnation, learner: Incarnation| {
+            if member == me {
+                let lanes = self.counted.get(&learner).copied().unwrap_or_default();
+                return lanes.count_ones() as usize == LANES;
+            }
+            self.peers.beat(member).is_some_and(|beat| {
+                beat.view == (self.view.line, self.view.epoch) && beat.filled.contains(&learner)
+            })
+        };
+        let is_filled = |learner: &&Member| {
+            let mut members = self.view.members.iter();
+            members.all(|member| has_filled(member.incarnation, learner.incarnation))
+        };
+        let learner = self.view.learners.iter().find(is_filled)?.clone();
+        let mut next = self.view.successor(true, "admission");
+        next.learners.retain(|other| *other != learner);
+        next.members.push(learner);
+        next.members.sort();
+        Some(next)
+    }
+
+    fn flushing(&mut self, now: Now) -> Option<View> {
+        let last = self.proposals.last_flush;
+        if last.is_some_and(|last| now.local.since(last) < FLUSH_INTERVAL_MS) {
+            return None;
+        }
+        let mut next = self.view.successor(true, "flush_all");
+        let wishes = self.flushes_wished();
+        let mut is_wanted = false;
+        for (origin, request) in wishes {
+            match request.at {
+                None => {
+                    is_wanted = true;
+                    next.flush_at = None;
+                }
+                Some(at) => next.flush_at = Some(at),
+            }
+            let newest = next.flushed.entry(origin).or_default();
+            *newest = request.id.max(*newest);
+        }
+        if next.flush_at.is_some_and(|at| at <= now.cluster) {
+            (is_wanted, next.flush_at) = (true, None);
+        }
+        if is_wanted {
+            next.floor = Version::floor_of(next.epoch);
+        } else if next.flush_at == self.view.flush_at && next.flushed == self.view.flushed {
+            return None;
+        }
+        next.flushed.retain(|life, _| self.view.remembers(*life));
+        self.proposals.last_flush = Some(now.local);
+        Some(next)
+    }
+
+    /// All requests to flush that were not carried out yet, those of each node in their order.
+    fn flushes_wished(&self) -> Vec<(Incarnation, FlushAll)> {
+        let mut wishes: Vec<_> =
+            self.open_flushes().into_iter().map(|request| (self.me(), request)).collect();
+        for (life, _) in self.peers.living() {
+            if let Some(beat) = self.peers.beat(life).filter(|_| self.view.remembers(life)) {
+                let done = self.view.flushed.get(&life).copied().unwrap_or_default();
+                let open = beat.flushes.iter().filter(|request| request.id > done);
+                wishes.extend(open.map(|request| (life, request.clone())));
+            }
+        }
+        wishes
+    }
+
+    /// A group begins, or begins anew: nobody is left who has its data.
+    fn beginning(&mut self, now: Now) -> Option<View> {
+        if !self.is_data_lost(now) {
+            self.proposals.alone_since = None;
+            return None;
+        }
+        let since = *self.proposals.alone_since.get_or_insert(now.local);
+        let mut members = vec![self.options.me.clone()];
+        for (life, name) in self.peers.living() {
+            let meets = |member: &Member| {
+                self.are_linked(life, member.incarnation, now).unwrap_or(false)
+            };
+            if life != self.me() && members.iter().all(meets) {
+                members.push(Member { name: name.into(), incarnation: life });
+            }
+        }
+        let all_here = members.len() == self.options.peers.len() + 1;
+        let waited = now.local.since(since) >= self.options.timing.boot_wait_ms;
+        let lowest = self.up(now).into_iter().all(|life| {
+            let name = self.peers.living().find(|(other, _)| *other == life).map(|(_, name)| name);
+            name.is_none_or(|name| *name > *self.options.me.name)
+        });
+        if !lowest || !(all_here || waited) {
+            return None;
+        }
+        let epoch = Epoch((self.view.epoch.0 + 1).max(self.options.first_epoch.0));
+        members.sort();
+        Some(View {
+            epoch,
+            follows: self.view.epoch,
+            line: self.view.line,
+            generation: epoch,
+            members,
+            cause: if self.view.epoch == Epoch(0) { "founding" } else { "cold start" }.into(),
+            ..View::default()
+        })
+    }
+
+    /// Whether nobody can have what the last view had: there was none, or all its members are over.
+    fn is_data_lost(&self, now: Now) -> bool {
+        let refusal_ms = self.options.timing.refusal_ms;
+        self.view.members.iter().all(|member| {
+            self.peers.is_dead(member.incarnation)
+                || self.peers.has_refused(&member.name, refusal_ms, now.local).is_some()
+        })
+    }
+
+    /// Everybody else is proven dead: this node goes on, in a new line of views.
+    fn last_man(&mut self, now: Now) -> Option<View> {
+        let GroupOptions { peers, last_man_standing, timing, .. } = &self.options;
+        if !last_man_standing || !self.is_member() || self.view.members.len() == 1 {
+            return None;
+        }
+        let has_died = |name: &Box<str>| {
+            self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true)
+        };
+        let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
+        if !others_dead || !peers.iter().all(has_died) || !self.proposals.could_read {
+            return None;
+        }
+        let mut next = self.view.successor(false, "last man standing");
+        next.epoch = Epoch(self.view.epoch.0 + LINE_GAP);
+        next.line = Line { number: self.view.line.number + 1, random: self.options.seed };
+        next.dead = self.view.others(self.me()).collect();
+        next.members = vec![self.options.me.clone()];
+        next.learners.clear();
+        next.unsettled.clear();
+        Some(next)
+    }
+}
