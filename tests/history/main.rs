@@ -1,0 +1,8 @@
+//! The checker of histories, checked: histories whose verdict is known by hand, and random ones
+//! that a real node has answered.
+
+#[path = "mod.rs"]
+mod history;
+
+mod known;
+mod random;
