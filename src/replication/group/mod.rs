@@ -358,7 +358,7 @@ impl<W> Group<W> {
         let wait = self.grant_wait(&view, now);
         self.counted.clear();
         self.peers.stuck.clear();
-        self.proposals.forget();
+        self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
             self.member_since = None;
         } else if self.member_since.is_none() || view.generation != self.view.generation {

@@ -38,9 +38,13 @@ pub(super) struct Proposals {
 
 impl Proposals {
     /// The view has changed.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn adopted(&mut self, former: &View, next: &View, now: Millis) {
         self.last = None;
         self.torn_since = None;
+        let absent = next.absent.iter().map(|member| member.incarnation);
+        for life in absent.filter(|&life| former.has_member(life)).collect::<Vec<_>>() {
+            self.leave_out(life, now);
+        }
     }
 
     /// Somebody's process has ended, and at that moment this node could read, or not.
@@ -124,9 +128,6 @@ impl<W> Group<W> {
         let (dead, missing): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|member| self.peers.is_dead(member.incarnation));
         next.cause = self.cause(&dead, &missing).into();
-        for member in &missing {
-            self.proposals.leave_out(member.incarnation, now.local);
-        }
         next.dead = dead.iter().map(|member| member.incarnation).collect();
         next.absent.extend(missing);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
