@@ -128,7 +128,7 @@ impl<W> Group<W> {
         let (dead, missing): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|member| self.peers.is_dead(member.incarnation));
         next.cause = self.cause(&dead, &missing).into();
-        next.dead = dead.iter().map(|member| member.incarnation).collect();
+        next.dead.extend(dead.iter().map(|member| member.incarnation));
         next.absent.extend(missing);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         let meets_all = |node: Incarnation, if_unknown: bool| {
