@@ -127,6 +127,7 @@ impl<W> Lane<W> {
         self.pending.clear();
         self.carried = Carried::default();
         self.unproven.clear();
+        self.unchanged.clear();
         self.results.clear();
         self.owners = Owners::of(&view);
         if !is_kept {
@@ -246,6 +247,7 @@ impl<W> Lane<W> {
         // Whoever waits asks again, or finds its outcome among those that came over.
         self.stream = stream;
         self.unproven.clear();
+        self.unchanged.clear();
         self.carried.answers.clear();
         self.pending.clear();
         self.carried.keys.iter().for_each(|(key, _)| self.pending.add(key));

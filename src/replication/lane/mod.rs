@@ -81,6 +81,9 @@ pub struct Lane<W> {
     carried: Carried,
     requests: Requests<W>,
     results: Results,
+    /// What was decided here in this view without changing anything. Sent again, it must not be
+    /// decided again: its client may have had its answer by then.
+    unchanged: BTreeMap<RequestId, Outcome>,
     /// Answers that no commit proves and no lease proved when their time came.
     unproven: Vec<Answer>,
     /// Messages of epochs that are not active here yet.
@@ -119,6 +122,7 @@ impl<W> Lane<W> {
             carried: Carried::default(),
             requests: Requests::default(),
             results: Results::default(),
+            unchanged: BTreeMap::new(),
             unproven: Vec::new(),
             early: Vec::new(),
             events: Vec::new(),
@@ -278,8 +282,11 @@ impl<W> Lane<W> {
             let epoch = self.view.epoch;
             self.events.extend(standing.into_iter().map(|peer| Event::Stuck(epoch, peer)));
         }
-        for answer in std::mem::take(&mut self.unproven) {
-            self.give(answer, out);
+        if self.change.is_none() {
+            // Otherwise it would answer a request that has been given to the next view's owner.
+            for answer in std::mem::take(&mut self.unproven) {
+                self.give(answer, out);
+            }
         }
         for counter in self.requests.older_than(RESEND_MS, now) {
             if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
@@ -313,7 +320,7 @@ impl<W> Lane<W> {
             return Err(Violation("a forward for a key that is not owned here"));
         }
         let request = RequestId { origin: from, counter: fwd.counter };
-        self.results.prune(from, fwd.done_up_to);
+        self.prune(from, fwd.done_up_to);
         match self.results.get(request) {
             Known::Over => return Ok(()),
             Known::Decided(outcome) if self.options.rules.dedupe => {
@@ -323,15 +330,37 @@ impl<W> Lane<W> {
             }
             Known::Decided(_) | Known::Open => {}
         }
+        let known = self.unchanged.get(&request).filter(|_| self.options.rules.dedupe);
+        if let Some(outcome) = known.cloned() {
+            self.answer_when_sure(Answer { request, outcome, is_read: true }, out);
+            return Ok(());
+        }
         let mutation = fwd.mutation.map(|value| value.as_ref());
         let decision = items.decide(key, &mutation, &mut self.versions);
         let is_read = decision.record.is_none();
         let answer = Answer { request, outcome: decision.outcome, is_read };
         match decision.record {
             Some(record) => self.append(record, answer, fwd.done_up_to, out),
-            None => self.answer_when_sure(answer, out),
+            None => {
+                if !matches!(fwd.mutation, Mutation::Read) {
+                    self.unchanged.insert(request, answer.outcome.clone());
+                }
+                self.answer_when_sure(answer, out);
+            }
         }
         Ok(())
+    }
+
+    /// The origin has its answers up to there.
+    fn prune(&mut self, origin: Incarnation, done_up_to: u64) {
+        self.results.prune(origin, done_up_to);
+        let first = RequestId { origin, counter: 0 };
+        while let Some((&request, _)) = self.unchanged.range(first..).next()
+            && request.origin == origin
+            && request.counter <= done_up_to
+        {
+            self.unchanged.remove(&request);
+        }
     }
 
     /// A change goes to everybody, and its outcome with it.
