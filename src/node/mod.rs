@@ -256,7 +256,7 @@ impl<W> Node<W> {
     }
 
     /// For `stats replication`.
-    pub(crate) fn group_status(&self, now: Now) -> GroupStatus {
+    pub fn group_status(&self, now: Now) -> GroupStatus {
         self.group.lock().status(now)
     }
 

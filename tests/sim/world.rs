@@ -441,7 +441,6 @@ impl World {
             late = post.stall_ms * MS;
             self.summary.stalls += 1;
         }
-        let wall_s = self.wall_s();
         let Some(process) = self.alive.get_mut(&life) else {
             return;
         };
@@ -461,7 +460,6 @@ impl World {
         if let Some(process) = self.alive.get_mut(&life) {
             (process.was_serving, process.epoch) = (is_serving, epoch);
         }
-        let _ = wall_s;
         for (to, message) in post.sent {
             if !self.alive.contains_key(&to) {
                 continue;
@@ -677,6 +675,7 @@ impl World {
         let wall_s = self.wall_s();
         let mut copies = Vec::new();
         for process in self.alive.values() {
+            self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
             if !process.node.is_serving() {
                 let view = process.node.view();
                 return Err(format!("n{} does not serve in the end: {view:?}", process.slot));

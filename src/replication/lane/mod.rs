@@ -60,6 +60,19 @@ pub enum Event {
     Stuck(Epoch, Incarnation),
 }
 
+/// What a lane has to do, and what it has asked of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Keys with changes that are not everywhere yet.
+    pub pending: u64,
+    /// Commands of clients of this node that wait.
+    pub waiting: u64,
+    /// Commands that other nodes were asked to decide, from the start on.
+    pub asked: u64,
+    /// Reads among them, which this node could not prove.
+    pub relayed_reads: u64,
+}
+
 /// A peer broke the rules of a stream; its link has to go down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
@@ -89,6 +102,7 @@ pub struct Lane<W> {
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
     events: Vec<Event>,
+    backlog: Backlog,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +140,7 @@ impl<W> Lane<W> {
             unproven: Vec::new(),
             early: Vec::new(),
             events: Vec::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -160,9 +175,10 @@ impl<W> Lane<W> {
         std::mem::take(&mut self.events)
     }
 
-    /// Keys with changes that are not everywhere yet, and clients that wait.
-    pub fn backlog(&self) -> (usize, usize) {
-        (self.pending.len(), self.requests.len())
+    /// How much it has to do.
+    pub fn backlog(&self) -> Backlog {
+        let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
+        Backlog { pending, waiting, ..self.backlog }
     }
 
     /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
@@ -201,6 +217,8 @@ impl<W> Lane<W> {
         self.requests.sent(counter, out.local_time());
         let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
         if owner != self.options.me {
+            self.backlog.asked += 1;
+            self.backlog.relayed_reads += u64::from(fwd.mutation == Mutation::Read);
             self.tell(owner, LaneMessage::Fwd(fwd), out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
