@@ -96,6 +96,9 @@ impl Parser {
 
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Parsed<'a> {
+        if input.is_empty() {
+            return Parsed::Incomplete { used: 0, wants: 1 };
+        }
         let Self { item_max, state, key_buffer } = self;
         match state {
             State::Start => state.start(input, *item_max, key_buffer),
@@ -161,12 +164,12 @@ impl State {
             Line::Store(header) => self.store(header, used, input, item_max),
             Line::MetaStore(header) => self.meta_store(header, used, input, item_max),
             Line::Retrieve { kind: Retrieval::Get(_), keys }
-                if Keys(keys).any(|key| key.is_err()) =>
+                if keys.len() > KEY_MAX && Keys(keys).any(|key| key.is_err()) =>
             {
                 // As memcached, which answers the error alone.
                 Parsed::Failed { used, error: reply::BAD_FORMAT }
             }
-            Line::Retrieve { kind: Retrieval::Get(form), keys } if text::token(keys).is_some() => {
+            Line::Retrieve { kind: Retrieval::Get(form), keys } if !text::is_blank(keys) => {
                 Parsed::Request {
                     used,
                     request: Request::Get { keys: Keys(keys), form, last: true },
