@@ -131,31 +131,26 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    fn get<'a>(&mut self, mut keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
+    fn get<'a>(&mut self, keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
         let (mut asked, mut hits) = (0, 0);
         let is_seen = self.is_seen();
         let mut executed = Executed::Done;
-        let mut ahead = Ahead::of(self.node, &keys);
-        loop {
-            ahead.step(self.node);
-            let here = keys.clone();
-            let key = match keys.next() {
-                None => break,
-                Some(Ok(key)) => key,
-                Some(Err(_)) => {
-                    executed = Executed::BadKey;
-                    break;
-                }
+        let mut ahead = Ahead::of(keys);
+        while let Some(sought) = ahead.next(self.node) {
+            let Ok(sought) = sought else {
+                executed = Executed::BadKey;
+                break;
             };
-            let mut shard = self.node.shards[key.hash().lane()].lock();
+            let mut shard = self.node.shards[sought.lane].lock();
             // Asked under the lock: a miss in a copy that has just been given up would be a lie.
             if !shard.is_member() {
-                executed = Executed::Held(here, form);
+                executed = Executed::Held(sought.here(), form);
                 break;
             }
             asked += 1;
+            let key = sought.key;
             let mut found = None;
-            if let Some(item) = shard.get(key, self.now) {
+            if let Some(item) = shard.read(&sought, self.now) {
                 hits += 1;
                 found = Some(item.value.len());
                 let value = Shown::Stored(item.value);
@@ -167,9 +162,12 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 self.node.observers.read(read, self.now);
             }
             // With no key left, END goes out with the last value.
-            if found.is_some() && self.out.len() >= OUTPUT_MAX && keys.clone().next().is_some() {
-                executed = Executed::Paused(keys.clone(), form);
-                break;
+            if found.is_some() && self.out.len() >= OUTPUT_MAX {
+                let behind = sought.behind();
+                if { behind }.next().is_some() {
+                    executed = Executed::Paused(behind, form);
+                    break;
+                }
             }
         }
         self.counters.cmd_get.add(asked);

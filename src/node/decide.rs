@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::record::{
     Change, Direction, Fetched, Marks, Mutation, Outcome, Record, Sight, StoreMode, Terms,
 };
-use crate::store::{Applied, Item, Store};
+use crate::store::{Applied, Found, Item, Store};
 use crate::time::{Deadline, Now};
 use crate::version::{Version, Versions};
 
@@ -52,7 +52,8 @@ pub(super) fn decide<'a>(
 ) -> Decided<'a> {
     scratch.clear();
     let may_be_elsewhere = store.has_evicted();
-    let item = store.peek(key, now);
+    let found = store.seek(key, now);
+    let item = store.item(&found, now);
     let current = item.map(|item| item.version);
     let version = versions.next(current);
     let case = Case { item, version, scratch, item_max, may_be_elsewhere, now };
@@ -70,19 +71,21 @@ pub(super) fn decide<'a>(
     match verdict {
         Verdict::No(outcome) => Decided { outcome, record: None },
         Verdict::Yes(change, outcome) => {
-            carry_out(store, Record { key: key.bytes(), version, change }, outcome, current, now)
+            let record = Record { key: key.bytes(), version, change };
+            carry_out(store, found, record, outcome, current, now)
         }
     }
 }
 
 fn carry_out<'a>(
     store: &mut Store,
+    found: Found,
     mut record: Record<&'a [u8]>,
     outcome: Outcome,
     current: Option<Version>,
     now: Now,
 ) -> Decided<'a> {
-    if store.apply(&record, now) != Applied::NoMemory {
+    if store.apply_at(found, &record, now) != Applied::NoMemory {
         return Decided { outcome, record: Some(record) };
     }
     // The store has dropped the older item: a session must not fall back to a former state.
