@@ -5,9 +5,10 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -18,6 +19,34 @@ use crate::record::Outcome;
 
 /// How long events wait until a watcher sees them.
 const WATCH_PAUSE: Duration = Duration::from_millis(20);
+
+/// A client's socket.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Whether a read would find something, the end included; otherwise the task is woken then.
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Writes what fits at once.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl Stream for TcpStream {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+}
+
+impl Stream for UnixStream {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+}
 
 /// A client's connection and what is left of its last read.
 struct Connection<S> {
@@ -31,7 +60,7 @@ struct Connection<S> {
 }
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn serve<S: Stream>(
     stream: S,
     socket: Socket,
     idle_max: Option<Duration>,
@@ -66,7 +95,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     node.gauges().connections.give_back();
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Stream> Connection<S> {
     async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<()> {
         let counters = shared.node.counters(worker);
         let mut wants = 1;
@@ -150,7 +179,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for input. Only while there is some to keep does the connection hold a buffer.
     async fn fill(&mut self, wants: usize) -> io::Result<usize> {
         let Self { stream, input, idle_max, .. } = self;
+        let mut is_asked = false;
         let read = poll_fn(|context| {
+            // At first there is nearly always nothing: asking costs less than getting ready to read.
+            if !is_asked {
+                is_asked = true;
+                if stream.poll_readable(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
             if input.capacity() == 0 {
                 *input = buffers::take();
             }
@@ -176,6 +213,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn write(&mut self, worker: usize, node: &Node<Waiter>) -> io::Result<()> {
         if !self.output.is_empty() {
             let mut rest = self.output.as_slice();
+            match self.stream.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
             while !rest.is_empty() {
                 match within(self.idle_max, self.stream.write(rest)).await? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
