@@ -164,7 +164,7 @@ impl State {
             Line::Store(header) => self.store(header, used, input, item_max),
             Line::MetaStore(header) => self.meta_store(header, used, input, item_max),
             Line::Retrieve { kind: Retrieval::Get(_), keys }
-                if keys.len() > KEY_MAX && Keys(keys).any(|key| key.is_err()) =>
+                if text::has_long_token(keys) =>
             {
                 // As memcached, which answers the error alone.
                 Parsed::Failed { used, error: reply::BAD_FORMAT }

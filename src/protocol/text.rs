@@ -9,7 +9,7 @@ use nom::{IResult, Parser};
 
 use super::meta::{self, KeyBuffer, MetaStore};
 use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, admin, reply};
-use crate::key::Key;
+use crate::key::{KEY_MAX, Key};
 
 /// What one line asks for.
 #[derive(Debug, PartialEq)]
@@ -254,6 +254,18 @@ pub(super) fn token(input: &[u8]) -> Option<(&[u8], &[u8])> {
     Some(split_word(&input[start..]))
 }
 
+/// Whether there is a token longer than a key may be: so many bytes in a row without a space. Looks at
+/// a few of them only.
+pub(super) fn has_long_token(mut input: &[u8]) -> bool {
+    while let Some(window) = input.get(..=KEY_MAX) {
+        match memchr::memrchr(b' ', window) {
+            Some(space) => input = &input[space + 1..],
+            None => return true,
+        }
+    }
+    false
+}
+
 /// Whether there is no token.
 pub(super) fn is_blank(input: &[u8]) -> bool {
     input.iter().all(|&byte| byte == b' ')
@@ -338,6 +350,17 @@ mod tests {
             }
         }
         assert_eq!((token(b""), token(b"   ")), (None, None));
+    }
+
+    #[test]
+    fn a_long_token_is_found_wherever_it_stands() {
+        for before in [0, 1, 200, 249, 250, 251, 252, 600] {
+            for len in [1, 249, 250, 251, 252] {
+                let line = [vec![b' '; before], vec![b'k'; len], b" k".to_vec()].concat();
+                assert_eq!(has_long_token(&line), len > 250, "{len} behind {before}");
+            }
+        }
+        assert!(!has_long_token(b"") && !has_long_token(&[b' '; 600]));
     }
 
     #[test]

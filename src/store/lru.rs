@@ -149,44 +149,45 @@ impl Lru {
 
     /// A read; returns whether it was read before, and when it was last used.
     pub(super) fn hit(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header(id);
+        let header = slab.header_mut(id);
+        let before = (header.has(FETCHED), header.used_s());
         self.tally.of(header).hits[header.segment() as usize] += 1;
-        self.touch(slab, id, now_s)
+        if let Some(segment) = self.note_use(header, now_s) {
+            self.relink(slab, id, segment);
+        }
+        before
     }
 
-    /// Any use; returns the same.
-    pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header_mut(id);
-        let was_fetched = header.has(FETCHED);
-        if !self.options.is_on {
-            header.mark(FETCHED);
-            return (was_fetched, self.touch_in_one_list(slab, id, now_s));
+    /// Any other use.
+    pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) {
+        if let Some(segment) = self.note_use(slab.header_mut(id), now_s) {
+            self.relink(slab, id, segment);
         }
-        let used_s = header.used_s();
+    }
+
+    /// Marks an item; returns the segment whose newest it becomes, if that changes.
+    fn note_use(&mut self, header: &mut Header, now_s: u32) -> Option<Segment> {
+        let was_fetched = header.has(FETCHED);
+        header.mark(FETCHED);
+        if !self.options.is_on {
+            let is_due = now_s.saturating_sub(header.used_s()) >= BUMP_AGAIN_S;
+            return is_due.then(|| {
+                header.use_at(now_s);
+                Segment::Cold
+            });
+        }
         if !was_fetched {
             // As in memcached, the first read makes an item no younger: what is hot or warm is held
             // against the age of the oldest cold item, and must not leave because that was read once.
-            header.mark(FETCHED);
-            return (was_fetched, used_s);
+            return None;
         }
         header.use_at(now_s);
         if header.segment() == Segment::Cold {
             self.tally.of(header).moves_to_warm += 1;
-            self.relink(slab, id, Segment::Warm);
-        } else {
-            header.mark(ACTIVE);
+            return Some(Segment::Warm);
         }
-        (was_fetched, used_s)
-    }
-
-    fn touch_in_one_list(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> u32 {
-        let header = slab.header_mut(id);
-        let used_s = header.used_s();
-        if now_s.saturating_sub(used_s) >= BUMP_AGAIN_S {
-            header.use_at(now_s);
-            self.relink(slab, id, Segment::Cold);
-        }
-        used_s
+        header.mark(ACTIVE);
+        None
     }
 
     /// Looks at the old ends of hot and warm, and moves at most `most` items where they belong.

@@ -158,8 +158,9 @@ impl Store {
         }
         let now_s = seconds(now);
         let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
-        let idle_s = now_s.saturating_sub(used_s);
-        Some(Item { was_fetched, idle_s, ..self.slab.item(id, now) })
+        let mut item = self.slab.item(id, now);
+        (item.was_fetched, item.idle_s) = (was_fetched, now_s.saturating_sub(used_s));
+        Some(item)
     }
 
     /// Brings near what a search for a key will look at first.
@@ -353,7 +354,7 @@ impl Store {
         let is_it = |raw| {
             ChunkId::from_raw(raw).is_some_and(|id| {
                 meets(&self.slab, id);
-                self.slab.key(id) == key.bytes()
+                self.slab.has_key(id, key)
             })
         };
         self.index.find(hash, is_it).and_then(ChunkId::from_raw)
