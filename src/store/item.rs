@@ -361,6 +361,7 @@ impl Slab {
         &bytes[header.key_at()..header.value_at()]
     }
 
+    #[inline(always)]
     pub(super) fn item(&self, id: ChunkId, now: Now) -> Item<'_> {
         let bytes = self.tail(id);
         let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");

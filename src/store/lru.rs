@@ -107,13 +107,33 @@ impl Lru {
     }
 
     pub(super) fn remove(&mut self, slab: &mut Slab, id: ChunkId) {
+        let header = self.unlink(slab, id);
+        let counts = self.tally.of(&header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.bytes -= bytes(&header);
+    }
+
+    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        let counts = self.tally.of(slab.header(id));
+        counts.segments[segment as usize] += 1;
+        counts.bytes += bytes(slab.header(id));
+        self.push(slab, id, segment);
+    }
+
+    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        let header = self.unlink(slab, id);
+        let counts = self.tally.of(&header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.segments[segment as usize] += 1;
+        self.push(slab, id, segment);
+    }
+
+    /// Takes an item out of its list; returns its header.
+    fn unlink(&mut self, slab: &mut Slab, id: ChunkId) -> Header {
         let header = *slab.header(id);
         let list = &mut self.lists[header.segment() as usize];
         list.items -= 1;
         list.bytes -= bytes(&header);
-        let counts = self.tally.of(&header);
-        counts.segments[header.segment() as usize] -= 1;
-        counts.bytes -= bytes(&header);
         match ChunkId::from_raw(header.newer()) {
             Some(newer) => slab.header_mut(newer).set_older(header.older()),
             None => list.newest = header.older(),
@@ -122,9 +142,11 @@ impl Lru {
             Some(older) => slab.header_mut(older).set_newer(header.newer()),
             None => list.oldest = header.newer(),
         }
+        header
     }
 
-    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+    /// Makes an item the newest of a list.
+    fn push(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
         let list = &mut self.lists[segment as usize];
         let second = std::mem::replace(&mut list.newest, id.raw());
         let header = slab.header_mut(id);
@@ -133,18 +155,10 @@ impl Lru {
         header.set_older(second);
         list.items += 1;
         list.bytes += bytes(header);
-        let counts = self.tally.of(header);
-        counts.segments[segment as usize] += 1;
-        counts.bytes += bytes(header);
         match ChunkId::from_raw(second) {
             Some(second) => slab.header_mut(second).set_newer(id.raw()),
             None => list.oldest = id.raw(),
         }
-    }
-
-    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
-        self.remove(slab, id);
-        self.link(slab, id, segment);
     }
 
     /// A read; returns whether it was read before, and when it was last used.
@@ -197,16 +211,20 @@ impl Lru {
         }
         self.juggles += 1;
         let all: u64 = self.lists.iter().map(|list| list.bytes).sum();
-        let cold_age_s = self.oldest_idle_s(slab, Segment::Cold, now).unwrap_or_default();
+        let coldest = ChunkId::from_raw(self.lists[Segment::Cold as usize].oldest);
         let bounds = [
             (Segment::Hot, self.options.hot_pct, self.options.hot_max_factor),
             (Segment::Warm, self.options.warm_pct, self.options.warm_max_factor),
         ];
         for (segment, pct, factor) in bounds {
             let max_bytes = all * u64::from(pct) / 100;
-            let max_age_s = f64::from(cold_age_s) * factor;
             for _ in 0..most {
-                if !self.move_oldest(slab, segment, max_bytes, max_age_s, now) {
+                // What was just used is never too old: nobody needs to look at a cold item for that.
+                let is_too_old = |slab: &Slab, age_s: u32| {
+                    let idle_s = |id| f64::from(slab.header(id).idle_s(now));
+                    age_s > 0 && f64::from(age_s) > coldest.map_or(0.0, idle_s) * factor
+                };
+                if !self.move_oldest(slab, segment, max_bytes, is_too_old, now) {
                     break;
                 }
             }
@@ -219,7 +237,7 @@ impl Lru {
         slab: &mut Slab,
         segment: Segment,
         max_bytes: u64,
-        max_age_s: f64,
+        is_too_old: impl Fn(&Slab, u32) -> bool,
         now: Now,
     ) -> bool {
         let list = self.lists[segment as usize];
@@ -227,6 +245,7 @@ impl Lru {
             return false;
         };
         let header = slab.header_mut(id);
+        let age_s = header.idle_s(now);
         if header.has(ACTIVE) {
             header.unmark(ACTIVE);
             let counts = self.tally.of(header);
@@ -235,7 +254,8 @@ impl Lru {
                 _ => counts.moves_to_warm += 1,
             }
             self.relink(slab, id, Segment::Warm);
-        } else if list.bytes > max_bytes || f64::from(header.idle_s(now)) > max_age_s {
+        } else if list.bytes > max_bytes || is_too_old(slab, age_s) {
+            let header = slab.header(id);
             self.tally.of(header).moves_to_cold += 1;
             self.relink(slab, id, Segment::Cold);
         } else {

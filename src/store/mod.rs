@@ -71,6 +71,8 @@ pub struct Store {
     /// Older items count as absent: they were flushed.
     floor: Version,
     work: Work,
+    /// Items ever stored.
+    stores: u64,
     evictions: Evictions,
     /// Not among the counts, which clients may reset.
     has_evicted: bool,
@@ -85,6 +87,13 @@ pub struct Place(u64);
 pub struct Found {
     hash: u64,
     id: Option<ChunkId>,
+}
+
+impl Found {
+    /// Whether there is such an item.
+    pub fn is_some(&self) -> bool {
+        self.id.is_some()
+    }
 }
 
 /// What became of a record.
@@ -131,6 +140,7 @@ impl Store {
             building: Vec::new(),
             floor: Version::default(),
             work: Work::default(),
+            stores: 0,
             evictions: Evictions::default(),
             has_evicted: false,
             budget,
@@ -138,6 +148,7 @@ impl Store {
     }
 
     /// The live item of a key as it was before this use.
+    #[inline(always)]
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let hash = self.hash(key.bytes());
         // What was not brought near before is now: the rest of an item comes while its key is compared.
@@ -146,11 +157,13 @@ impl Store {
     }
 
     /// The same where `bring_item` was called before.
+    #[inline(always)]
     pub fn get_at(&mut self, place: Place, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         let id = self.find(key, place.0, |_, _| {})?;
         self.read(id, now)
     }
 
+    #[inline(always)]
     fn read(&mut self, id: ChunkId, now: Now) -> Option<Item<'_>> {
         if !self.is_live(id, now) {
             self.miss(id);
@@ -196,7 +209,13 @@ impl Store {
         }
     }
 
+    /// The version of what was found.
+    pub fn version(&self, found: &Found) -> Option<Version> {
+        found.id.map(|id| self.slab.header(id).version())
+    }
+
     /// What was found.
+    #[inline(always)]
     pub fn item(&self, found: &Found, now: Now) -> Option<Item<'_>> {
         found.id.map(|id| self.slab.item(id, now))
     }
@@ -370,6 +389,7 @@ impl Store {
         self.reclaim(id);
     }
 
+    #[inline(always)]
     fn is_live(&self, id: ChunkId, now: Now) -> bool {
         let header = self.slab.header(id);
         !header.deadline().is_past(now) && header.version() >= self.floor
@@ -424,10 +444,15 @@ impl Store {
 
     /// Puts an item that has been written where it is found when memory or time is up.
     fn list(&mut self, head: ChunkId, draft: &Draft<'_>, now: Now) {
-        /// One more in, and what it pushes along: hot to cold, or warm to cold.
-        const MOVES: usize = 2;
+        /// For each one more in, and what it pushes along: hot to cold, or warm to cold. A few at
+        /// once, as the look at the segments costs more than a move.
+        const MOVES: usize = 2 * EACH as usize;
+        const EACH: u64 = 4;
         self.lru.add(&mut self.slab, head, now);
-        self.lru.juggle(&mut self.slab, MOVES, now);
+        if self.stores.is_multiple_of(EACH) {
+            self.lru.juggle(&mut self.slab, MOVES, now);
+        }
+        self.stores += 1;
         self.ends.add(self.slab.page_of(head), draft.deadline);
         let counts = self.lru.tally.of_bytes(draft.bytes());
         counts.total_items += 1;
