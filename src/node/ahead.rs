@@ -4,6 +4,8 @@
 //! which costs far less than one wait for memory. Prefetches are hints: they go on behind a lock,
 //! where loads would have to end first.
 
+use std::array;
+
 use super::Node;
 use crate::key::Key;
 use crate::protocol::{KeyTooLong, Keys};
@@ -19,6 +21,8 @@ pub(super) struct Ahead<'a> {
     keys: Keys<'a>,
     /// The others that have not been read yet, each at its number modulo the length.
     sought: [Option<Sought<'a>>; SPACE],
+    /// Of a single key nothing is known in time.
+    single: Option<Sought<'a>>,
     taken: usize,
     brought: usize,
     read: usize,
@@ -57,19 +61,27 @@ impl<'a> Sought<'a> {
 impl<'a> Ahead<'a> {
     pub(super) fn of(mut keys: Keys<'a>) -> Self {
         let (here, first) = (keys, keys.next());
-        let (taken, brought, read, has_failed) = (0, 0, 0, false);
-        if let Some(Ok(key)) = first
-            && keys.is_empty()
-        {
-            // Of a single key nothing is known in time.
-            let sought = single(Sought::new(key, here));
-            return Self { keys, sought, taken: 1, brought: 1, read, has_failed };
+        let single = match first {
+            Some(Ok(key)) if keys.is_empty() => Some(Sought::new(key, here)),
+            _ => None,
+        };
+        Self {
+            keys: if single.is_some() { keys } else { here },
+            // Not `[None; SPACE]`, which would be copied from somewhere.
+            sought: array::from_fn(|_| None),
+            single,
+            taken: 0,
+            brought: 0,
+            read: 0,
+            has_failed: false,
         }
-        Self { keys: here, sought: [const { None }; SPACE], taken, brought, read, has_failed }
     }
 
     /// The next key to read.
     pub(super) fn next<W>(&mut self, node: &Node<W>) -> Option<Result<Sought<'a>, KeyTooLong>> {
+        if let Some(single) = self.single.take() {
+            return Some(Ok(single));
+        }
         while self.taken < self.read + SPACE && self.bring_entry(node) {}
         while self.brought < self.taken.min(self.read + STEPS) {
             self.bring_item(node);
@@ -106,10 +118,4 @@ impl<'a> Ahead<'a> {
         }
         self.brought += 1;
     }
-}
-
-fn single(sought: Sought<'_>) -> [Option<Sought<'_>>; SPACE] {
-    let mut all = [const { None }; SPACE];
-    all[0] = Some(sought);
-    all
 }

@@ -29,7 +29,8 @@ enum Verdict<'a> {
 
 /// What every rule looks at.
 struct Case<'a, 'b> {
-    item: Option<Item<'b>>,
+    store: &'b Store,
+    found: &'b Found,
     /// What the CAS unique will be, unless the client sets another.
     version: Version,
     /// Where values are put together that no client has sent as a whole.
@@ -53,10 +54,10 @@ pub(super) fn decide<'a>(
     scratch.clear();
     let may_be_elsewhere = store.has_evicted();
     let found = store.seek(key, now);
-    let item = store.item(&found, now);
-    let current = item.map(|item| item.version);
+    let current = store.version(&found);
     let version = versions.next(current);
-    let case = Case { item, version, scratch, item_max, may_be_elsewhere, now };
+    let case =
+        Case { store: &*store, found: &found, version, scratch, item_max, may_be_elsewhere, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
             case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
@@ -99,26 +100,33 @@ struct Put<'a> {
     value: &'a [u8],
 }
 
-impl<'a> Case<'a, '_> {
+impl<'a, 'b> Case<'a, 'b> {
+    /// Only for rules that depend on it: a plain set does not.
+    fn item(&self) -> Option<Item<'b>> {
+        self.store.item(self.found, self.now)
+    }
+
     fn store(self, mode: StoreMode, mut put: Put<'a>, terms: Terms) -> Verdict<'a> {
         let mut marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
-        match (mode, &self.item, terms.compare) {
-            (StoreMode::Add, Some(_), _) => return Verdict::No(Outcome::NotStored),
-            (StoreMode::Append | StoreMode::Prepend, _, _) => return self.join(mode, put, terms),
-            (StoreMode::Set | StoreMode::Replace, None, Some(_)) => {
-                return Verdict::No(Outcome::NotFound);
-            }
-            (StoreMode::Replace, None, None) => return Verdict::No(Outcome::NotStored),
-            (StoreMode::Set | StoreMode::Replace, Some(item), Some(unique))
-                if item.cas != unique =>
-            {
-                if !terms.is_stale || unique > item.cas {
-                    return Verdict::No(Outcome::Exists);
+        match (mode, terms.compare) {
+            (StoreMode::Add, _) if self.found.is_some() => return Verdict::No(Outcome::NotStored),
+            (StoreMode::Append | StoreMode::Prepend, _) => return self.join(mode, put, terms),
+            (StoreMode::Set | StoreMode::Replace, Some(unique)) => {
+                let Some(item) = self.item() else {
+                    return Verdict::No(Outcome::NotFound);
+                };
+                if item.cas != unique {
+                    if !terms.is_stale || unique > item.cas {
+                        return Verdict::No(Outcome::Exists);
+                    }
+                    // Better than nothing, says the client: it is no newer for that, and whoever has
+                    // been told to renew it still is.
+                    (marks.is_stale, marks.is_won) = (true, item.marks.is_won);
+                    put.deadline = item.deadline;
                 }
-                // Better than nothing, says the client: it is no newer for that, and whoever has
-                // been told to renew it still is.
-                (marks.is_stale, marks.is_won) = (true, item.marks.is_won);
-                put.deadline = item.deadline;
+            }
+            (StoreMode::Replace, None) if !self.found.is_some() => {
+                return Verdict::No(Outcome::NotStored);
             }
             _ => {}
         }
@@ -138,7 +146,7 @@ impl<'a> Case<'a, '_> {
 
     /// append and prepend keep flags and end of what is there.
     fn join(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             let marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
             return match terms.vivify {
                 Some(deadline) => self.put(Put { deadline, ..put }, marks, terms),
@@ -165,7 +173,7 @@ impl<'a> Case<'a, '_> {
 
     /// Deletes what is here, or what may be left on other nodes.
     fn delete_anywhere(self, outcome: Outcome) -> Verdict<'a> {
-        if self.item.is_some() || self.may_be_elsewhere {
+        if self.found.is_some() || self.may_be_elsewhere {
             Verdict::Yes(Change::Delete, outcome)
         } else {
             Verdict::No(outcome)
@@ -173,7 +181,7 @@ impl<'a> Case<'a, '_> {
     }
 
     fn delete(self, terms: Terms, empty: Option<u32>) -> Verdict<'a> {
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             return self.delete_anywhere(Outcome::NotFound);
         };
         if terms.compare.is_some_and(|unique| unique != item.cas) {
@@ -207,7 +215,7 @@ impl<'a> Case<'a, '_> {
 
     fn count(self, direction: Direction, delta: u64, initial: u64, terms: Terms) -> Verdict<'a> {
         let cas = terms.cas.unwrap_or(self.version.get());
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             return self.begin_count(initial, cas, terms);
         };
         let Some(before) = number(item.value.start()) else {
@@ -249,7 +257,7 @@ impl<'a> Case<'a, '_> {
     }
 
     fn touch(self, deadline: Deadline) -> Verdict<'a> {
-        match self.item {
+        match self.item() {
             None => Verdict::No(Outcome::NotFound),
             Some(_) if deadline.is_past(self.now) => Verdict::Yes(Change::Delete, Outcome::Touched),
             Some(Item { cas, marks, .. }) => {
@@ -259,7 +267,7 @@ impl<'a> Case<'a, '_> {
     }
 
     fn fetch(self, terms: Terms, recache: Deadline) -> Verdict<'a> {
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             return self.vivify(terms);
         };
         let mut sight = item.sight();
