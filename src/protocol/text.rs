@@ -24,8 +24,6 @@ pub(super) enum Line<'a> {
     BadStore { length: usize, bad: BadLine },
     /// ms: its data block follows.
     MetaStore(MetaStore<'a>),
-    /// Nothing we know how to do.
-    Bad(BadLine),
     /// An HTTP request: somebody tricked a browser into talking to us. Close without a word.
     Http,
 }
@@ -59,9 +57,9 @@ pub(super) struct BadLine {
 pub(super) const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
 
 /// Reads one line; a key in base64 is decoded into `buffer`.
-pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
+pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Parsing<'a> {
     let (word, arguments) = split_word(line);
-    let parsed = match word {
+    match word {
         b"get" => Ok(get(ValueForm::Plain, arguments)),
         b"gets" => Ok(get(ValueForm::WithCas, arguments)),
         b"gat" => gat(ValueForm::Plain, arguments),
@@ -94,8 +92,7 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
         b"quit" => Ok(Line::Request(Request::Quit)),
         b"shutdown" => shutdown(arguments),
         _ => obedient(arguments, unknown(line)),
-    };
-    parsed.unwrap_or_else(Line::Bad)
+    }
 }
 
 pub(super) type Parsing<'a> = Result<Line<'a>, BadLine>;
@@ -334,8 +331,12 @@ mod tests {
     use crate::protocol::Tune;
 
     /// The line alone, without anything in base64.
-    fn line(text: &[u8]) -> Line<'_> {
+    fn parsed(text: &[u8]) -> Parsing<'_> {
         super::line(text, Box::leak(Box::new([0; 250])))
+    }
+
+    fn line(text: &[u8]) -> Line<'_> {
+        parsed(text).unwrap()
     }
 
     #[test]
@@ -372,8 +373,8 @@ mod tests {
     }
 
     fn error_of(text: &[u8]) -> &'static [u8] {
-        match line(text) {
-            Line::Bad(bad) | Line::BadStore { bad, .. } => bad.error,
+        match parsed(text) {
+            Err(bad) | Ok(Line::BadStore { bad, .. }) => bad.error,
             other => panic!("{other:?} is no error"),
         }
     }
@@ -458,9 +459,9 @@ mod tests {
             "shutdown noreply",
             "nonsense noreply",
         ] {
-            match line(text.as_bytes()) {
-                Line::Bad(bad) => assert_eq!(bad.error, b"", "{text}"),
-                Line::Request(Request::Verbosity { noreply: true }) => {}
+            match parsed(text.as_bytes()) {
+                Err(bad) => assert_eq!(bad.error, b"", "{text}"),
+                Ok(Line::Request(Request::Verbosity { noreply: true })) => {}
                 other => panic!("{text}: {other:?}"),
             }
         }
