@@ -169,6 +169,10 @@ impl Store {
             self.miss(id);
             return None;
         }
+        // What is behind the first chunk comes while that is copied.
+        if let Some(next) = self.slab.next(id) {
+            self.slab.bring(next);
+        }
         let now_s = seconds(now);
         let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
         let mut item = self.slab.item(id, now);
