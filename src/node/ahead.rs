@@ -45,11 +45,6 @@ impl<'a> Sought<'a> {
         Self { key, lane: key.hash().lane(), place: None, here }
     }
 
-    /// The line from this key on.
-    pub(super) fn here(&self) -> Keys<'a> {
-        self.here
-    }
-
     /// The line behind this key.
     pub(super) fn behind(&self) -> Keys<'a> {
         let mut keys = self.here;

@@ -74,8 +74,6 @@ pub struct Store {
     /// Items ever stored.
     stores: u64,
     evictions: Evictions,
-    /// Not among the counts, which clients may reset.
-    has_evicted: bool,
 }
 
 /// Where the index has a key, if it does.
@@ -142,7 +140,6 @@ impl Store {
             work: Work::default(),
             stores: 0,
             evictions: Evictions::default(),
-            has_evicted: false,
             budget,
         }
     }
@@ -336,11 +333,6 @@ impl Store {
         Work { juggles: self.lru.juggles, ..self.work }
     }
 
-    /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
-    pub fn has_evicted(&self) -> bool {
-        self.has_evicted
-    }
-
     /// Counts from zero again; what it holds now stays.
     pub fn reset_counts(&mut self) {
         self.lru.tally.reset();
@@ -356,6 +348,16 @@ impl Store {
     /// Buckets and bytes of the index.
     pub fn index_size(&self) -> (usize, usize) {
         (self.index.buckets(), self.index.bytes())
+    }
+
+    /// From now on all that is evicted has to be taken with `take_lost`, or no longer.
+    pub fn share_evictions(&mut self, shared: bool) {
+        self.evictions.set_shared(shared);
+    }
+
+    /// The items that have gone for lack of memory since the last call, and their versions.
+    pub fn take_lost(&mut self) -> Vec<(Box<[u8]>, Version)> {
+        self.evictions.take_lost()
     }
 
     /// From now on remembers what it evicts, up to a bound, or no longer.
