@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim parity conformance clients fuzz bench soak growth hitratio build help
+.PHONY: run demo test check sim model parity conformance clients fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -25,6 +25,9 @@ check: ## format, lints, the rules of the house, docs
 
 sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 	cargo test --locked --test sim promises -- --nocapture
+
+model: ## the model of the replication protocol, as far as five minutes and 4 GiB reach
+	MODEL_FULL=1 cargo test --locked --test model -- --nocapture --test-threads=1
 
 parity: build ## the wire scripts against stock memcached (Debian's package) as well as against us
 	PARITY=stock cargo test --locked --test wire -- --nocapture
