@@ -12,7 +12,7 @@ run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
 	@$(PYTHON) tests/e2e/demo.py
 
-test: build $(VENV)/ready ## everything: unit, tidy, simulation, wire scripts, real processes with real Django, conformance
+test: build $(VENV)/ready ## everything: unit, tidy, simulation, model, wire scripts, real processes with real Django, conformance
 	cargo test --locked
 	$(PYTHON) -m pytest tests/e2e
 	python3 tests/conformance/run.py --short --or-skip

@@ -96,6 +96,8 @@ fn larger_bounds() {
         ("two operations and a crash", Bounds { crashes: 1, ..two }),
         ("three operations", three),
         ("three operations and a join", Bounds { operations: 3, clients: 0b010, ..JOIN }),
+        ("two operations, a join and a crash", Bounds { operations: 2, crashes: 1, ..JOIN }),
+        ("two operations, left out and back", Bounds { operations: 2, ..back }),
     ] {
         if only.is_empty() || name == only {
             holds(name, bounds);

@@ -1,5 +1,7 @@
 //! Runs the checker and says what it found.
 
+#![allow(clippy::print_stdout, reason = "state counts and executions are what it is for")]
+
 use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
