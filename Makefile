@@ -26,7 +26,7 @@ check: ## format, lints, the rules of the house, docs
 sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 	cargo test --locked --test sim promises -- --nocapture
 
-model: ## the model of the replication protocol, as far as five minutes and 4 GiB reach
+model: ## the model of the replication protocol, in larger bounds, a minute or two; ONLY="two operations" for one of them
 	MODEL_FULL=1 cargo test --locked --test model -- --nocapture --test-threads=1
 
 parity: build ## the wire scripts against stock memcached (Debian's package) as well as against us
