@@ -36,8 +36,6 @@ struct Case<'a, 'b> {
     /// Where values are put together that no client has sent as a whole.
     scratch: &'a mut Vec<u8>,
     item_max: usize,
-    /// A key that is absent here may have been evicted here only.
-    may_be_elsewhere: bool,
     now: Now,
 }
 
@@ -52,12 +50,11 @@ pub(super) fn decide<'a>(
     now: Now,
 ) -> Decided<'a> {
     scratch.clear();
-    let may_be_elsewhere = store.has_evicted();
     let found = store.seek(key, now);
     let current = store.version(&found);
     let version = versions.next(current);
     let case =
-        Case { store: &*store, found: &found, version, scratch, item_max, may_be_elsewhere, now };
+        Case { store: &*store, found: &found, version, scratch, item_max, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
             case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
@@ -142,7 +139,10 @@ impl<'a, 'b> Case<'a, 'b> {
             return Verdict::Yes(Change::Put { cas, flags, deadline, marks, value }, outcome);
         }
         // Stored and already over: the old value must not survive.
-        self.delete_anywhere(outcome)
+        match self.found.is_some() {
+            true => Verdict::Yes(Change::Delete, outcome),
+            false => Verdict::No(outcome),
+        }
     }
 
     /// append and prepend keep flags and end of what is there.
@@ -172,18 +172,9 @@ impl<'a, 'b> Case<'a, 'b> {
         Verdict::Yes(rewritten(&item, cas, item.deadline, self.scratch), outcome)
     }
 
-    /// Deletes what is here, or what may be left on other nodes.
-    fn delete_anywhere(self, outcome: Outcome) -> Verdict<'a> {
-        if self.found.is_some() || self.may_be_elsewhere {
-            Verdict::Yes(Change::Delete, outcome)
-        } else {
-            Verdict::No(outcome)
-        }
-    }
-
     fn delete(self, terms: Terms, empty: Option<u32>) -> Verdict<'a> {
         let Some(item) = self.item() else {
-            return self.delete_anywhere(Outcome::NotFound);
+            return Verdict::No(Outcome::NotFound);
         };
         if terms.compare.is_some_and(|unique| unique != item.cas) {
             return Verdict::No(Outcome::Exists);
@@ -359,36 +350,5 @@ mod tests {
         for text in [&b""[..], b"x", b"1x", b"-1", b"18446744073709551616", b" "] {
             assert_eq!(number(text), None, "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_delete_of_what_was_evicted_here_still_goes_to_the_others() {
-        use std::sync::Arc;
-
-        use crate::store::{Budget, Options};
-
-        let budget = Arc::new(Budget::new(64 << 10));
-        let mut store = Store::new(Options { evict: true, seed: 1, ..Options::default() }, budget);
-        let mut versions = Versions::new(crate::version::Epoch(1), 0);
-        let (now, terms, value) = (Now::default(), Terms::default(), [0; 1000]);
-        let set = Mutation::Store {
-            mode: StoreMode::Set,
-            flags: 0,
-            deadline: Deadline::NEVER,
-            terms,
-            value: &value[..],
-        };
-        let delete = Mutation::Delete { terms, empty: None };
-        let mut run = |name: &str, mutation: &Mutation<&[u8]>| {
-            let (mut scratch, key) = (Vec::new(), Key::new(name.as_bytes()).unwrap());
-            let decided =
-                decide(&mut store, &mut scratch, key, mutation, &mut versions, 1 << 20, now);
-            (decided.outcome, decided.record.is_some())
-        };
-        assert_eq!(run("none", &delete), (Outcome::NotFound, false));
-        for n in 0..100 {
-            run(&n.to_string(), &set);
-        }
-        assert_eq!(run("0", &delete), (Outcome::NotFound, true));
     }
 }
