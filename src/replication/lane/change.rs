@@ -144,6 +144,7 @@ impl<W> Lane<W> {
         self.carried = Carried::default();
         self.unproven.clear();
         self.unchanged.clear();
+        self.lost.clear();
         self.results.clear();
         self.owners = Owners::of(&view);
         if !is_kept {
@@ -205,7 +206,9 @@ impl<W> Lane<W> {
                 change: KeyChange::Delete,
             })
         };
-        let records = newest.into_iter().map(state_of).collect();
+        let evicted = self.lost.as_evictions().filter(|record| !newest.contains_key(&record.key));
+        let evicted: Vec<_> = evicted.collect();
+        let records = newest.into_iter().map(state_of).chain(evicted).collect();
         ViewFlush { records, answered, last: true }
     }
 
@@ -282,6 +285,9 @@ impl<W> Lane<W> {
         for other in others {
             self.tell(other, LaneMessage::Activated, out);
         }
+        // They were told, and are gone everywhere.
+        self.lost.clear();
+        self.settle_lost(items, out);
         if !self.options.rules.refill {
             self.count_former(&old_learners);
         }

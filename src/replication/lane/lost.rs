@@ -1,0 +1,132 @@
+//! Items that had to go for lack of memory, and reads that keep others from going.
+//!
+//! An owner that drops an item tells everybody to do without it, in its stream like any change. A
+//! member that had to drop one that is not its own asks the owner to make that official; until the
+//! owner's word has come, the key is read there.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::record::Change as KeyChange;
+use crate::version::Version;
+
+/// Keys told to an owner in one message, and remembered until then.
+const BUMPS_MAX: usize = 1000;
+
+/// What this node lacks although the view has it, and what its clients use.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// By the key's hash: the key, and the version that went.
+    keys: BTreeMap<u64, (Bytes, Version)>,
+    /// Read here, and owned elsewhere.
+    bumps: Vec<Bytes>,
+}
+
+impl Lost {
+    pub(super) fn has(&self, key: Key<'_>) -> bool {
+        !self.keys.is_empty() && self.keys.contains_key(&key.hash().get())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+    }
+
+    /// The owner has spoken of a key.
+    pub(super) fn is_superseded(&mut self, record: &Record<Bytes>) {
+        if let Some(hash) = Key::new(&record.key).map(|key| key.hash().get())
+            && self.keys.get(&hash).is_some_and(|(_, version)| *version < record.version)
+        {
+            self.keys.remove(&hash);
+        }
+    }
+
+    /// As changes that make it official, one version above what went.
+    pub(super) fn as_evictions(&self) -> impl Iterator<Item = Record<Bytes>> {
+        self.keys.values().map(|(key, version)| Record {
+            key: key.clone(),
+            version: version.above(),
+            change: KeyChange::Delete,
+        })
+    }
+}
+
+impl<W> Lane<W> {
+    /// A client of this node has used an item that nobody here had used for long.
+    pub fn bump(&mut self, key: Key<'_>) {
+        if self.lost.bumps.len() < BUMPS_MAX {
+            self.lost.bumps.push(Bytes::copy_from_slice(key.bytes()));
+        }
+    }
+
+    /// Tells the owners what is in use here, so that they keep it.
+    pub(super) fn tell_bumps<O: Outside<W>>(&mut self, out: &mut O) {
+        let mut by_owner: BTreeMap<Incarnation, Vec<Bytes>> = BTreeMap::new();
+        for key in std::mem::take(&mut self.lost.bumps) {
+            let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
+            if let Some(owner) = owner.filter(|&owner| owner != self.options.me) {
+                by_owner.entry(owner).or_default().push(key);
+            }
+        }
+        for (owner, keys) in by_owner {
+            self.tell(owner, LaneMessage::Bump(keys), out);
+        }
+    }
+
+    /// Deals with everything that has gone since the last call.
+    pub fn settle_lost<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
+        let lost = items.take_lost();
+        if lost.is_empty() || self.role == Role::Outsider {
+            return;
+        }
+        let mut by_owner: BTreeMap<Incarnation, Vec<(Bytes, Version)>> = BTreeMap::new();
+        for (key, version) in lost {
+            let Some(hash) = Key::new(&key).map(Key::hash) else {
+                continue;
+            };
+            let owner = self.owners.owner(hash);
+            if owner == Some(self.options.me) && self.change.is_none() {
+                let record = self.eviction(key, version);
+                self.append(record, None, out);
+            } else {
+                self.lost.keys.insert(hash.get(), (key.clone(), version));
+                if let Some(owner) = owner {
+                    by_owner.entry(owner).or_default().push((key, version));
+                }
+            }
+        }
+        if self.change.is_none() {
+            for (owner, keys) in by_owner {
+                self.tell(owner, LaneMessage::Lost(keys), out);
+            }
+        }
+    }
+
+    /// A member lacks items of ours. Where they are still the newest, nobody keeps them.
+    pub(super) fn give_up<I: Items, O: Outside<W>>(
+        &mut self,
+        keys: Vec<(Bytes, Version)>,
+        items: &mut I,
+        out: &mut O,
+    ) {
+        for (bytes, version) in keys {
+            let Some(key) = Key::new(&bytes) else {
+                continue;
+            };
+            let is_ours = self.owners.owner(key.hash()) == Some(self.options.me);
+            let newer = items.current(key).is_some_and(|record| record.version > version);
+            if is_ours && !newer {
+                let record = self.eviction(bytes, version);
+                items.apply(&record);
+                self.append(record, None, out);
+            }
+        }
+    }
+
+    /// Everybody does without this item from here on.
+    fn eviction(&mut self, key: Bytes, version: Version) -> Record<Bytes> {
+        let version = self.versions.next(Some(version));
+        Record { key, version, change: KeyChange::Delete }
+    }
+}
