@@ -17,7 +17,7 @@ use sessiond::time::Now;
 use super::client::{Client, Doing};
 use super::faults::Fault;
 use super::history::wire::{self, Heard};
-use super::history::{Answer, History, Operation, Reply, invariants};
+use super::history::{Answer, Command, History, Operation, Reply, invariants};
 use super::log::Logs;
 use super::network::{Network, over_the_wire};
 use super::process::{Post, Process, Ticket};
@@ -85,6 +85,8 @@ pub(crate) struct World {
     gone: Rc<RefCell<BTreeSet<Ticket>>>,
     pub(crate) history: History,
     epochs: BTreeSet<u32>,
+    /// Bytes of memory of each node, where that is short.
+    memory: Option<usize>,
     pub(crate) summary: Summary,
 }
 
@@ -117,12 +119,16 @@ impl World {
             gone: Rc::default(),
             history: History::default(),
             epochs: BTreeSet::new(),
+            memory: None,
             summary: Summary::default(),
         };
         for slot in 0..hosts {
             let late = if world.rng.random_ratio(1, 10) { 2500 } else { 100 };
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
+        }
+        if world.rng.random_ratio(1, 6) {
+            world.memory = Some(world.rng.random_range(150..400) << 10);
         }
         match plan {
             Plan::Random => world.plan_faults(),
@@ -204,7 +210,11 @@ impl World {
             last_man_standing: true,
             rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
-            settings: Settings { workers: 1, ..Settings::default() },
+            settings: Settings {
+                workers: 1,
+                memory: self.memory.unwrap_or(Settings::default().memory),
+                ..Settings::default()
+            },
         };
         self.former[slot].push(life);
         self.silent[slot] = false;
@@ -404,7 +414,11 @@ impl World {
                 let is_read = matches!(fwd.mutation, sessiond::record::Mutation::Read);
                 self.summary.relayed_reads += u64::from(is_read);
             }
-            LaneMessage::Apply(_) => self.summary.applies += 1,
+            LaneMessage::Apply(apply) => {
+                self.summary.applies += 1;
+                self.summary.evictions += u64::from(apply.answered.is_none());
+            }
+            LaneMessage::Lost(lost) => self.summary.lost_by_members += lost.len() as u64,
             LaneMessage::SnapChunk(records) => self.summary.snapshot_items += records.len() as u64,
             LaneMessage::ViewFlush(flush) => {
                 self.summary.flushes_with_records += u64::from(!flush.records.is_empty());
@@ -558,7 +572,8 @@ impl World {
         self.commands += 1;
         self.summary.commands += 1;
         let number = self.commands;
-        let (key, command, form) = self.clients[client].wish(number, &mut self.rng);
+        let is_short = self.memory.is_some();
+        let (key, command, form) = self.clients[client].wish(number, is_short, &mut self.rng);
         let input = wire::request(&command, &key, form);
         let operation =
             Operation { client: client as u32, key, command, invoked: self.now, answer: None };
@@ -629,6 +644,10 @@ impl World {
         };
         match wire::reply(&doing.output) {
             Heard::Part => Ok(()),
+            Heard::Other(line) if line.contains("out of memory") && self.memory.is_some() => {
+                self.record(client, None, late);
+                Ok(())
+            }
             Heard::Other(line) => Err(format!("{:?} was answered {line:?}", doing.operation)),
             Heard::Reply(reply, used) if used == doing.output.len() => {
                 let reply = wire::as_answer_to(&doing.operation.command, reply);
@@ -702,10 +721,37 @@ impl World {
         Ok(())
     }
 
+    /// Where memory is short, an item may go at any time. So whoever finds none has seen it go, and
+    /// an add that stores is a set; but nobody may see anything older.
+    fn allow_evictions(&mut self) {
+        for operation in &mut self.history.operations {
+            let Some(answer) = &mut operation.answer else {
+                continue;
+            };
+            match (&operation.command, &answer.reply) {
+                (Command::Add(value), Reply::Done { .. }) => {
+                    operation.command = Command::Set(value.clone());
+                }
+                (Command::Add(_), _) => {}
+                (_, Reply::Miss | Reply::NotStored) => {
+                    operation.command = Command::Vanish;
+                    answer.reply = Reply::Done { unique: None };
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn check_history(&mut self) -> Result<(), String> {
+        if self.memory.is_some() {
+            self.allow_evictions();
+        }
         let checked = self.history.check().map_err(|violation| format!("{violation}"))?;
         self.summary.checked_operations += checked.operations as u64;
         self.summary.checked_keys += (checked.keys - checked.undecided) as u64;
+        if self.memory.is_some() {
+            return Ok(());
+        }
         invariants::check(&self.history).map(drop)
     }
 

@@ -33,13 +33,20 @@ impl Lost {
         self.keys.clear();
     }
 
-    /// The owner has spoken of a key.
-    pub(super) fn is_superseded(&mut self, record: &Record<Bytes>) {
-        if let Some(hash) = Key::new(&record.key).map(|key| key.hash().get())
-            && self.keys.get(&hash).is_some_and(|(_, version)| *version < record.version)
-        {
-            self.keys.remove(&hash);
+    /// The owner has spoken of a key. Returns what still lacks: a record without a value brings
+    /// back nothing.
+    fn superseded(&mut self, record: &Record<Bytes>) -> Option<(Bytes, Version)> {
+        let hash = Key::new(&record.key)?.hash().get();
+        let (key, version) = self.keys.get_mut(&hash)?;
+        if *version >= record.version {
+            return None;
         }
+        if matches!(record.change, KeyChange::Meta { .. }) {
+            *version = record.version;
+            return Some((key.clone(), *version));
+        }
+        self.keys.remove(&hash);
+        None
     }
 
     /// As changes that make it official, one version above what went.
@@ -71,6 +78,18 @@ impl<W> Lane<W> {
         }
         for (owner, keys) in by_owner {
             self.tell(owner, LaneMessage::Bump(keys), out);
+        }
+    }
+
+    /// A record of its owner may bring back what went here.
+    pub(super) fn bring_back<O: Outside<W>>(
+        &mut self,
+        owner: Incarnation,
+        record: &Record<Bytes>,
+        out: &mut O,
+    ) {
+        if let Some(lacking) = self.lost.superseded(record) {
+            self.tell(owner, LaneMessage::Lost(vec![lacking]), out);
         }
     }
 

@@ -465,7 +465,7 @@ impl<W> Lane<W> {
         }
         incoming.applied(apply.position, entry, pending)?;
         incoming.commit(apply.committed, pending);
-        self.lost.is_superseded(&apply.record);
+        self.bring_back(from, &apply.record, out);
         items.apply(&apply.record);
         self.settle_lost(items, out);
         self.tell(from, LaneMessage::AppliedUpTo(apply.position), out);
