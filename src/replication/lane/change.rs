@@ -344,8 +344,10 @@ impl<W> Lane<W> {
         }
         self.carried.answered.clear();
         for answer in std::mem::take(&mut self.carried.answers) {
-            self.give(answer, out);
+            // It may rest on what was decided in this view already, too.
+            self.stream.answer_later(answer);
         }
+        self.commit(out);
         self.events.push(Event::Settled(self.view.epoch));
     }
 
