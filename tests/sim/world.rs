@@ -5,10 +5,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sessiond::node::{Node, Options, Session, Step};
-use sessiond::record::Outcome;
+use sessiond::record::{Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{Incarnation, LogWish, Member, Message, Rules, Timing, View};
 use sessiond::settings::Settings;
@@ -715,6 +716,14 @@ impl World {
         }
         for pair in copies.windows(2) {
             if pair[0].1 != pair[1].1 {
+                if self.is_told {
+                    let (one, other) = (&pair[0].1, &pair[1].1);
+                    let lacks = |from: &[Record<Bytes>], of: &[Record<Bytes>]| {
+                        let others = of.iter().filter(|record| !from.contains(record));
+                        others.cloned().collect::<Vec<_>>()
+                    };
+                    eprintln!("only the second: {:?}\nonly the first: {:?}", lacks(one, other), lacks(other, one));
+                }
                 return Err(format!("n{} and n{} differ at rest", pair[0].0, pair[1].0));
             }
         }

@@ -112,6 +112,7 @@ impl<W> Lane<W> {
             return Ok(());
         }
         let mine = self.uncommitted(items);
+        self.lost.tell_all();
         self.is_told = true;
         let Some(change) = &mut self.change else {
             return Ok(());
@@ -285,9 +286,7 @@ impl<W> Lane<W> {
         for other in others {
             self.tell(other, LaneMessage::Activated, out);
         }
-        // They were told, and are gone everywhere.
-        self.lost.clear();
-        self.settle_lost(items, out);
+        self.resettle_lost(items, out);
         if !self.options.rules.refill {
             self.count_former(&old_learners);
         }

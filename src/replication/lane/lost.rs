@@ -20,17 +20,28 @@ const BUMPS_MAX: usize = 1000;
 pub(super) struct Lost {
     /// By the key's hash: the key, and the version that went.
     keys: BTreeMap<u64, (Bytes, Version)>,
+    /// Those that the next view was told of, and does without.
+    told: BTreeMap<u64, (Bytes, Version)>,
     /// Read here, and owned elsewhere.
     bumps: Vec<Bytes>,
 }
 
 impl Lost {
     pub(super) fn has(&self, key: Key<'_>) -> bool {
-        !self.keys.is_empty() && self.keys.contains_key(&key.hash().get())
+        let has = |keys: &BTreeMap<u64, _>| {
+            !keys.is_empty() && keys.contains_key(&key.hash().get())
+        };
+        has(&self.keys) || has(&self.told)
     }
 
     pub(super) fn clear(&mut self) {
         self.keys.clear();
+        self.told.clear();
+    }
+
+    /// The next view is told of everything.
+    pub(super) fn tell_all(&mut self) {
+        self.told.append(&mut self.keys);
     }
 
     /// The owner has spoken of a key. Returns what still lacks: a record without a value brings
@@ -51,7 +62,7 @@ impl Lost {
 
     /// As changes that make it official, one version above what went.
     pub(super) fn as_evictions(&self) -> impl Iterator<Item = Record<Bytes>> {
-        self.keys.values().map(|(key, version)| Record {
+        self.keys.values().chain(self.told.values()).map(|(key, version)| Record {
             key: key.clone(),
             version: version.above(),
             change: KeyChange::Delete,
@@ -96,6 +107,18 @@ impl<W> Lane<W> {
     /// Deals with everything that has gone since the last call.
     pub fn settle_lost<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
         let lost = items.take_lost();
+        self.do_without(lost, out);
+    }
+
+    /// In a new view, which was told of what had gone by then; later losses are its owners' business.
+    pub(super) fn resettle_lost<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
+        self.lost.told.clear();
+        let mut lost: Vec<_> = std::mem::take(&mut self.lost.keys).into_values().collect();
+        lost.extend(items.take_lost());
+        self.do_without(lost, out);
+    }
+
+    fn do_without<O: Outside<W>>(&mut self, lost: Vec<(Bytes, Version)>, out: &mut O) {
         if lost.is_empty() || self.role == Role::Outsider {
             return;
         }
