@@ -60,6 +60,8 @@ pub(crate) enum Event {
 pub(crate) enum Plan {
     /// Anything.
     Random,
+    /// Single hosts are cut off.
+    Cuts,
     /// One thing that is rare: a majority of the members on the side without a majority of votes.
     Split,
 }
@@ -97,7 +99,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let hosts = match (plan, rng.random_range(0..10)) {
             (Plan::Split, _) | (Plan::Random, 8..) => 5,
-            (Plan::Random, 0..7) => 3,
+            (Plan::Cuts, _) | (Plan::Random, 0..7) => 3,
             (Plan::Random, _) => 2,
         };
         let home = |client: usize| (client < 2).then_some(client % hosts);
@@ -128,12 +130,13 @@ impl World {
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
         }
-        if world.rng.random_ratio(1, 6) {
+        if plan == Plan::Random && world.rng.random_ratio(1, 6) {
             world.memory = Some(world.rng.random_range(150..400) << 10);
         }
         match plan {
             Plan::Random => world.plan_faults(),
             Plan::Split => world.plan_split(),
+            Plan::Cuts => world.plan_cuts(),
         }
         world.at(HEAL_AT, Event::HealAll);
         for client in 0..CLIENTS {
@@ -735,6 +738,9 @@ impl World {
     fn allow_evictions(&mut self) {
         for operation in &mut self.history.operations {
             let Some(answer) = &mut operation.answer else {
+                if let Command::Add(value) = &operation.command {
+                    operation.command = Command::Set(value.clone());
+                }
                 continue;
             };
             match (&operation.command, &answer.reply) {
