@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use rand::TryRng;
 use sessiond::server::Server;
 use tracing::Level;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -97,19 +99,9 @@ fn start_log(verbosity: Verbosity) {
         Verbosity::Details => Level::DEBUG,
         Verbosity::Everything => Level::TRACE,
     };
-    // The consensus crate tells its inner life at every level, on every heartbeat, and a peer that
-    // is away is an error to it twenty times a second. What matters of it is told by others.
-    let of_consensus = match verbosity {
-        Verbosity::Events | Verbosity::Details => LevelFilter::OFF,
-        Verbosity::Everything => LevelFilter::WARN,
-    };
-    let targets = Targets::new().with_default(level).with_target("openraft", of_consensus);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(false)
-        .finish()
-        .with(targets)
-        .init();
+    // The consensus crate tells of each question that a dead peer does not answer; what an
+    // operator has to know of it, `membership/` says.
+    let crates = Targets::new().with_default(level).with_target("openraft", LevelFilter::OFF);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    tracing_subscriber::registry().with(lines).with(crates).init();
 }

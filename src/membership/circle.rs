@@ -83,12 +83,15 @@ impl Circle {
     /// The log to join instead of the own one, and who told of it.
     pub(super) fn better(&self, own: Option<&Stand>) -> Option<(Founding, Box<str>)> {
         let agreed = self.greetings().filter(|(_, greeting)| greeting.committed);
-        let others = agreed.filter_map(|(name, greeting)| {
-            let (founding, _) = greeting.place?;
-            let is_led = greeting.leader.is_some();
-            own.is_none_or(|own| is_better(own, founding, is_led)).then_some((founding, name))
+        let told = agreed.filter_map(|(name, greeting)| {
+            Some((greeting.place?.0, greeting.leader.is_some(), name.clone()))
         });
-        others.max().map(|(founding, name)| (founding, name.clone()))
+        let told: Vec<(Founding, bool, Box<str>)> = told.collect();
+        let highest = told.iter().map(|(founding, _, _)| *founding).max();
+        let better = told.into_iter().filter(|(founding, is_led, _)| {
+            own.is_none_or(|own| is_better(own, highest, *founding, *is_led))
+        });
+        better.max().map(|(founding, _, name)| (founding, name))
     }
 
     /// Whether somebody is there for whom this founding is still on.
@@ -111,8 +114,7 @@ impl Circle {
             None => true,
             Some(own) if own.started => false,
             // Two at once: the lower name goes on.
-            Some(own) if own.binding.founder == self.me => founder < &*self.me,
-            Some(own) => *own.binding.founder == *founder || !self.is_on(&own.binding),
+            Some(own) => *founder <= *own.binding.founder || !self.is_on(&own.binding),
         }
     }
 
@@ -155,15 +157,119 @@ impl Circle {
     }
 }
 
-/// Whether to give up one's own log for that one, in which something is agreed.
-fn is_better(own: &Stand, other: Founding, is_led: bool) -> bool {
+/// Whether to give up one's own log for that one, in which something is agreed. `highest` is the
+/// highest of all such.
+fn is_better(own: &Stand, highest: Option<Founding>, other: Founding, is_led: bool) -> bool {
     let mine = own.binding.founding;
-    match (own.committed, other == mine) {
-        (_, true) => false,
-        (false, false) => true,
+    match own.committed {
+        _ if other == mine => false,
+        // It waits to be let in; only if nobody is there who could, it goes elsewhere.
+        false if other < mine => is_led && highest < Some(mine),
+        false => true,
         // Without a leader, nobody there could take this node in.
-        (true, false) if other > mine => is_led,
+        true if other > mine => is_led,
         // Founded twice, by those that had lost their files: one that works is worth more.
-        (true, false) => other.number == mine.number && is_led && !own.led,
+        true => other.number == mine.number && is_led && !own.led,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Founding = Founding { number: 1, random: 5 };
+    const NEW: Founding = Founding { number: 2, random: 1 };
+
+    fn circle(me: &str, up: &[(&str, Greeting)]) -> Circle {
+        let peer = |(name, greeting): &(&str, Greeting)| {
+            let peer = Peer { is_up: true, is_dead: false, greeting: Some(greeting.clone()) };
+            ((*name).into(), peer)
+        };
+        let voters = ["a", "b", "c"].into_iter().map(Into::into).collect();
+        Circle { me: me.into(), voters, peers: up.iter().map(peer).collect() }
+    }
+
+    fn unbound() -> Greeting {
+        Greeting::default()
+    }
+
+    fn agreed(founding: Founding, leader: Option<&str>) -> Greeting {
+        Greeting {
+            place: Some((founding, 7)),
+            committed: true,
+            started: true,
+            term: 1,
+            leader: leader.map(Into::into),
+        }
+    }
+
+    fn stand(founding: Founding, founder: &str) -> Stand {
+        let binding = Binding { founding, founder: founder.into(), id: 1 };
+        Stand { binding, started: false, committed: false, led: false }
+    }
+
+    fn better(circle: &Circle, own: &Stand) -> Option<Founding> {
+        circle.better(Some(own)).map(|(founding, _)| founding)
+    }
+
+    #[test]
+    fn the_lowest_that_is_there_founds() {
+        assert!(circle("b", &[("c", unbound())]).am_lowest());
+        assert!(!circle("b", &[("a", unbound()), ("c", unbound())]).am_lowest());
+        assert!(circle("a", &[("aa", unbound())]).am_lowest(), "a stranger does not count");
+    }
+
+    #[test]
+    fn of_two_founders_the_lower_one_is_told_yes() {
+        let circle = circle("c", &[("a", unbound()), ("b", unbound())]);
+        assert!(circle.may_bind("b", None));
+        assert!(circle.may_bind("a", Some(&stand(OLD, "c"))));
+        assert!(!circle.may_bind("d", None));
+    }
+
+    #[test]
+    fn nothing_is_founded_beside_what_has_been_agreed() {
+        let circle = circle("c", &[("a", unbound()), ("b", agreed(OLD, None))]);
+        assert!(!circle.may_bind("a", None));
+        assert_eq!(circle.better(None).map(|(founding, _)| founding), Some(OLD));
+    }
+
+    #[test]
+    fn what_is_written_down_is_not_given_up_for_another_founder() {
+        let started = Stand { started: true, ..stand(OLD, "b") };
+        assert!(!circle("c", &[("a", unbound())]).may_bind("a", Some(&started)));
+    }
+
+    #[test]
+    fn a_later_generation_is_joined_once_it_is_led() {
+        let committed = Stand { committed: true, started: true, led: true, ..stand(OLD, "a") };
+        assert_eq!(better(&circle("c", &[("a", agreed(NEW, None))]), &committed), None);
+        assert_eq!(better(&circle("c", &[("a", agreed(NEW, Some("a")))]), &committed), Some(NEW));
+    }
+
+    #[test]
+    fn who_waits_for_a_later_generation_does_not_go_back_and_forth() {
+        let waiting = stand(NEW, "a");
+        let (old, new) = (agreed(OLD, Some("b")), agreed(NEW, None));
+        assert_eq!(better(&circle("c", &[("a", new), ("b", old.clone())]), &waiting), None);
+        assert_eq!(better(&circle("c", &[("b", old)]), &waiting), Some(OLD));
+    }
+
+    #[test]
+    fn a_voter_with_a_new_id_takes_the_seat_of_its_name() {
+        let own = Binding { founding: OLD, founder: "a".into(), id: 1 };
+        let seats = Seats::from([(1, "a".into()), (2, "b".into()), (3, "c".into())]);
+        let circle = circle("a", &[("b", agreed(OLD, None)), ("c", agreed(NEW, None))]);
+        let plan = circle.plan(&own, &seats, &seats).unwrap();
+        assert_eq!(plan.voters, BTreeSet::from([1, 3, 7]), "c is of another log, and keeps 3");
+        assert_eq!(plan.learners, Seats::from([(7, "b".into())]));
+    }
+
+    #[test]
+    fn when_all_have_their_seats_nothing_changes() {
+        let own = Binding { founding: OLD, founder: "a".into(), id: 1 };
+        let seats = Seats::from([(1, "a".into()), (7, "b".into()), (3, "c".into())]);
+        let circle = circle("a", &[("b", agreed(OLD, None))]);
+        assert_eq!(circle.plan(&own, &seats, &seats), None);
     }
 }

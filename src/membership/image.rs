@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
@@ -52,6 +53,12 @@ impl Image {
         self.committed.is_some() || self.snapshot.is_some()
     }
 
+    /// Whether nobody else can have counted on what is written down here: no other has ever led.
+    pub(super) fn is_alone(&self) -> bool {
+        let id = self.binding.id;
+        self.vote.is_none_or(|vote| vote.leader_id().voted_for() == Some(id))
+    }
+
     fn last(&self) -> Option<LogId> {
         self.log.last_key_value().map(|(_, entry)| entry.log_id).or(self.purged)
     }
@@ -66,6 +73,7 @@ pub(super) struct Keeper {
     image: Arc<watch::Sender<Image>>,
     /// Without it, the image lives in memory only.
     writer: Option<mpsc::UnboundedSender<Flush>>,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -73,7 +81,7 @@ impl Keeper {
         image: Arc<watch::Sender<Image>>,
         writer: Option<mpsc::UnboundedSender<Flush>>,
     ) -> Self {
-        Self { image, writer }
+        Self { image, writer, is_closed: Arc::default() }
     }
 
     /// Looks at the image.
@@ -86,6 +94,15 @@ impl Keeper {
         self.image.send_modify(change);
     }
 
+    /// From now on nothing of this log counts: another one may begin.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
     /// Until the image, as it is now, is on disk.
     pub(super) async fn flush(&self) -> io::Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
@@ -93,6 +110,13 @@ impl Keeper {
         let (sender, receiver) = oneshot::channel();
         writer.send(sender).map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
+    }
+
+    /// Soon, without waiting.
+    fn flush_later(&self) {
+        if let Some(writer) = &self.writer {
+            let _ = writer.send(oneshot::channel().0);
+        }
     }
 
     async fn flush_vote(&self) -> Result<(), StorageError> {
@@ -137,9 +161,13 @@ impl RaftLogStorage<Types> for Keeper {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let is_first = self.read(|image| !image.is_committed());
         self.change(|image| image.committed = committed);
-        // Later ones are only a hint at a restart. The first says that this founding has
-        // happened: a founder that forgot it might found a second time.
-        if is_first { self.flush_vote().await } else { Ok(()) }
+        // The first says that this founding has happened: a founder that forgot it might found a
+        // second time. Later ones only bring a restart closer to what was agreed before it.
+        if is_first {
+            return self.flush_vote().await;
+        }
+        self.flush_later();
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {

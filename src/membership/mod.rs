@@ -15,9 +15,6 @@ mod seat;
 mod types;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

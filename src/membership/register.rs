@@ -39,9 +39,16 @@ impl Register {
         if self.value != value
             && let Some(value) = &value
         {
-            self.outside.agreed(value.clone());
+            self.tell(value);
         }
         self.value = value;
+    }
+
+    /// The crate's own task may still be applying when the seat is left.
+    fn tell(&self, value: &Bytes) {
+        if !self.keeper.is_closed() {
+            self.outside.agreed(value.clone());
+        }
     }
 
     fn apply_one(&mut self, entry: Entry) {
@@ -51,8 +58,8 @@ impl Register {
             EntryPayload::Membership(seats) => self.seats = Seats::new(Some(entry.log_id), seats),
             EntryPayload::Normal(proposed) => {
                 if (self.rule)(self.value.as_deref(), &proposed) {
-                    self.value = Some(proposed.clone());
-                    self.outside.agreed(proposed);
+                    self.tell(&proposed);
+                    self.value = Some(proposed);
                 }
             }
         }

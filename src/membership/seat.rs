@@ -21,6 +21,9 @@ use super::{Outside, Role, Rule, StartError, Timing};
 /// a moment is told what it missed instead of everything.
 const ENTRIES_KEPT: u64 = 16;
 
+/// In one frame.
+pub(super) const ENTRIES_SENT: u64 = 8;
+
 /// As many entries may wait for a majority. More are not accepted: they would only be the same
 /// proposal again.
 const WAITING_MAX: u64 = 64;
@@ -60,6 +63,7 @@ impl Seat {
 
     /// Until nothing of it acts or writes any more; returns what it knew.
     pub(super) async fn leave(self) -> Image {
+        self.keeper.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the membership did not end in order");
         }
@@ -76,11 +80,8 @@ impl Seat {
         Stand { binding, started, committed, led: self.leader().is_some() }
     }
 
-    /// Whether nobody else can have counted on what is written down here: no other has ever led.
     pub(super) fn is_alone(&self) -> bool {
-        let id = self.binding.id;
-        self.keeper
-            .read(|image| image.vote.is_none_or(|vote| vote.leader_id().voted_for() == Some(id)))
+        self.keeper.read(Image::is_alone)
     }
 
     /// Who leads, by name.
@@ -188,7 +189,7 @@ fn config(timing: &Timing) -> Result<Config, StartError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(ENTRIES_KEPT),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         replication_lag_threshold: 4 * ENTRIES_KEPT,
-        max_payload_entries: ENTRIES_KEPT / 2,
+        max_payload_entries: ENTRIES_SENT,
         ..Config::default()
     }
     .validate()

@@ -96,3 +96,34 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, &'static str> {
         _ => Err("it is of another format"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_back_as_it_was() {
+        let place = Some((Founding { number: 1, random: 2 }, 3));
+        let greeting = Greeting { place, leader: Some("a".into()), ..Greeting::default() };
+        let bytes = encode(&Frame::Greeting(greeting.clone())).unwrap();
+        assert!(matches!(decode(&bytes), Ok(Frame::Greeting(read)) if read == greeting));
+    }
+
+    #[test]
+    fn what_is_not_a_frame_to_its_last_byte_is_refused() {
+        let good = encode(&Frame::Propose(Bytes::from_static(b"value"))).unwrap();
+        assert!(decode(&good).is_ok());
+        assert!(decode(&[&good[..], b"x"].concat()).is_err());
+        assert!(decode(&good[..good.len() - 1]).is_err());
+        assert!(decode(&[]).is_err());
+        assert!(decode(&[FORMAT + 1, 0]).is_err());
+        assert!(decode(&vec![FORMAT; FRAME_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn a_value_of_the_largest_size_fits_with_all_that_go_in_one_frame() {
+        use crate::membership::VALUE_MAX;
+        use crate::membership::seat::ENTRIES_SENT;
+        assert!(VALUE_MAX * ENTRIES_SENT as usize + 4096 < FRAME_MAX);
+    }
+}

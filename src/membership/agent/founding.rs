@@ -24,10 +24,14 @@ pub(super) struct Founded {
 }
 
 impl Agent {
+    /// Where this node stands among the others, and what follows from it.
     pub(super) async fn consider(&mut self) {
+        if self.unseated.is_some() {
+            return;
+        }
+        let is_late = self.is_late();
         let stand = self.seat.as_ref().map(Seat::stand).map(|mut stand| {
-            let patience = self.ground.timing.patience;
-            stand.led |= self.leaderless_at.is_none_or(|since| since.elapsed() < patience);
+            stand.led |= !is_late;
             stand
         });
         if !self.circle.am_voter() && stand.is_none() {
@@ -49,15 +53,20 @@ impl Agent {
     /// Founds, when it is this node's turn.
     async fn gather(&mut self, bound: Option<Binding>) {
         let present = self.circle.present().len();
-        if present < self.circle.majority() || !self.circle.am_voter() {
+        // Somebody may be waiting, with all that was agreed, for those who have lost it.
+        let exists = self.circle.better(None).is_some();
+        if present < self.circle.majority() || !self.circle.am_voter() || exists {
             self.gathered_at = None;
             return;
         }
         let gathered_at = *self.gathered_at.get_or_insert_with(Instant::now);
         let all = present == self.circle.voters.len();
         let is_time = all || gathered_at.elapsed() >= self.ground.timing.gather;
-        let is_free = bound.is_none_or(|binding| !self.circle.is_on(&binding));
+        let is_free = bound.is_none_or(|binding| !self.circle.is_on(&binding) || self.is_late());
         if is_time && is_free && self.circle.am_lowest() {
+            if !self.leave_if(Image::is_empty).await {
+                return;
+            }
             let founding = Founding { number: 1, random: self.random.next_u64() };
             tracing::info!(present, "founding the group");
             self.join(founding, self.circle.me.clone()).await;
@@ -108,20 +117,34 @@ impl Agent {
     /// counted on what it has written down.
     async fn reconsider(&mut self) {
         let Some(seat) = &self.seat else { return };
-        let patience = self.ground.timing.patience;
-        let is_late = self.leaderless_at.is_some_and(|since| since.elapsed() >= patience);
-        if is_late && seat.binding.founder == self.circle.me && seat.is_alone() {
+        if self.is_late()
+            && seat.binding.founder == self.circle.me
+            && seat.is_alone()
+            && self.leave_if(|image| image.is_alone() && !image.is_committed()).await
+        {
             tracing::warn!("the founding got no majority; trying anew");
             self.forget().await;
         }
     }
 
+    /// Whether nothing has come of the present founding for too long.
+    fn is_late(&self) -> bool {
+        let patience = self.ground.timing.patience;
+        self.leaderless_at.is_some_and(|since| since.elapsed() >= patience)
+    }
+
     /// A founder asks.
     pub(super) async fn bind(&mut self, founder: &str, founding: Founding) {
+        if self.unseated.is_some() {
+            return;
+        }
         let stand = self.seat.as_ref().map(Seat::stand);
         let is_bound = stand.as_ref().is_some_and(|stand| stand.binding.founding == founding);
         if !is_bound {
             if !self.circle.may_bind(founder, stand.as_ref()) {
+                return;
+            }
+            if !self.leave_if(Image::is_empty).await {
                 return;
             }
             self.join(founding, founder.into()).await;
@@ -150,6 +173,7 @@ impl Agent {
         let (founder, id) = (self.circle.me.clone(), self.random.next_u64());
         self.leave().await;
         self.sit(seat::generation(Binding { founding, founder, id }, value)).await;
+        self.elect().await;
     }
 
     /// Takes an empty place in that log; what was known of another is over.
@@ -159,7 +183,8 @@ impl Agent {
         self.sit(Image::new(Binding { founding, founder, id })).await;
     }
 
-    pub(super) async fn leave(&mut self) {
+    /// Returns what was known.
+    pub(super) async fn leave(&mut self) -> Option<Image> {
         self.founded = None;
         self.elect_at = None;
         self.heard_at = None;
@@ -168,8 +193,22 @@ impl Agent {
         }
         // Nobody waits for these any more; the crate would wait for their deadlines.
         self.asked.clear();
-        if let Some(seat) = self.seat.take() {
-            seat.leave().await;
+        let unseated = self.unseated.take();
+        match self.seat.take() {
+            Some(seat) => Some(seat.leave().await),
+            None => unseated,
+        }
+    }
+
+    /// Leaves a log of which this holds. What was on its way in when that was decided may have
+    /// changed it, and the peer may count on that: then it stays.
+    async fn leave_if(&mut self, holds: impl FnOnce(&Image) -> bool) -> bool {
+        match self.leave().await {
+            Some(image) if !holds(&image) => {
+                self.sit(image).await;
+                false
+            }
+            _ => true,
         }
     }
 
@@ -184,9 +223,12 @@ impl Agent {
     }
 
     pub(super) async fn sit(&mut self, image: Image) {
-        match Seat::take(&self.ground, image).await {
+        match Seat::take(&self.ground, image.clone()).await {
             Ok(seat) => self.seat = Some(seat),
-            Err(error) => tracing::error!(%error, "no place in the group"),
+            Err(error) => {
+                tracing::error!(%error, "no place in the group");
+                self.unseated = Some(image);
+            }
         }
         self.leaderless_at = Some(Instant::now());
         self.refresh();

@@ -20,6 +20,7 @@ use founding::Founded;
 
 use super::circle::{Circle, Peer, Plan};
 use super::file::Folder;
+use super::image::Image;
 use super::network::Question;
 use super::seat::{self, Ground, Seat};
 use super::types::Raft;
@@ -30,6 +31,8 @@ use super::{Command, Options, Outside, Role, Rule, StartError, Status, VALUE_MAX
 const TICK: Duration = Duration::from_millis(25);
 /// A greeting may have been lost: it is said again after this many ticks.
 const GREET_TICKS: u64 = 12;
+/// After a failed write it tries again this often.
+const REVIVE_TICKS: u64 = 40;
 /// Questions of peers that are being answered. The disk is slow then; more would not help.
 const ANSWERING_MAX: usize = 64;
 /// Questions to peers without an answer yet. The crate has its own deadlines, far below this.
@@ -46,6 +49,8 @@ pub(super) struct Agent {
     ground: Ground,
     circle: Circle,
     seat: Option<Seat>,
+    /// What it must not forget, while its disk refuses to take it.
+    unseated: Option<Image>,
     questions: mpsc::UnboundedReceiver<Question>,
     asked: HashMap<u64, oneshot::Sender<Answer>>,
     calls: u64,
@@ -86,6 +91,7 @@ impl Agent {
             ground,
             circle: Circle { me: options.me, voters, peers: BTreeMap::new() },
             seat,
+            unseated: None,
             questions,
             asked: HashMap::new(),
             calls: 0,
@@ -116,16 +122,18 @@ impl Agent {
             let elect_at = self.elect_at;
             let metrics = self.seat.as_ref().map(|seat| seat.metrics.clone());
             tokio::select! {
+                // That a link is up must be known before its first frame.
+                biased;
                 command = commands.recv() => match command {
                     Some(Command::Stop(stopped)) => break Some(stopped),
                     Some(command) => self.obey(command).await,
                     None => break None,
                 },
+                _ = tick.tick() => self.tick().await,
                 Some((from, frame)) = frames.recv() => self.receive(from, &frame).await,
                 Some(question) = self.questions.recv() => self.ask(question),
                 () = changed(metrics) => self.refresh(),
                 () = until(elect_at) => self.elect().await,
-                _ = tick.tick() => self.tick().await,
             }
         };
         if let Some(seat) = self.seat.take() {
@@ -262,8 +270,9 @@ impl Agent {
         let is_dead = |name: &str| self.circle.peers.get(name).is_some_and(|peer| peer.is_dead);
         match &self.seat {
             Some(seat) if seat.role() != Role::Learner || seat.leader().is_some() => {
-                let lost = seat.is_leader() && self.leaderless_at.is_some();
-                seat.leader().filter(|name| !lost && !is_dead(name))
+                let silent = self.leaderless_at.map_or(Duration::ZERO, |since| since.elapsed());
+                let is_lost = seat.is_leader() && silent >= self.silence_max();
+                seat.leader().filter(|name| !is_lost && !is_dead(name))
             }
             _ => self.circle.heard_leader(),
         }
@@ -308,13 +317,18 @@ impl Agent {
         }
     }
 
+    /// A leader has been replaced by then, if there is a majority for another.
+    fn silence_max(&self) -> Duration {
+        2 * self.ground.timing.election_max
+    }
+
     /// A leader that nobody answers leads no more, though the crate goes on believing it.
     fn watch_quorum(&mut self) {
         let is_led = self.seat.as_ref().is_some_and(|seat| {
             let metrics = seat.metrics.borrow();
             let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-            let silence_max = 4 * self.ground.timing.election_max.as_millis() as u64;
-            let answered = metrics.millis_since_quorum_ack.is_some_and(|ms| ms <= silence_max);
+            let silence_max_ms = self.silence_max().as_millis() as u64;
+            let answered = metrics.millis_since_quorum_ack.is_some_and(|ms| ms <= silence_max_ms);
             match metrics.current_leader {
                 None => false,
                 Some(leader) => leader != seat.binding.id || is_alone || answered,
@@ -326,13 +340,15 @@ impl Agent {
 
     /// The crate stops for good at a failed write; a later one may succeed.
     async fn revive(&mut self) {
-        let failed = |seat: &Seat| seat.metrics.borrow().running_state.is_err();
-        if !self.ticks.is_multiple_of(40) || !self.seat.as_ref().is_some_and(failed) {
+        if !self.ticks.is_multiple_of(REVIVE_TICKS) {
             return;
         }
-        tracing::error!("the membership had stopped; starting it anew");
-        if let Some(seat) = self.seat.take() {
-            let image = seat.leave().await;
+        let failed = |seat: &mut Seat| seat.metrics.borrow().running_state.is_err();
+        if let Some(seat) = self.seat.take_if(failed) {
+            tracing::error!("the membership has stopped; starting it anew");
+            self.unseated = Some(seat.leave().await);
+        }
+        if let Some(image) = self.unseated.take() {
             self.sit(image).await;
         }
     }

@@ -1,6 +1,8 @@
-//! Whole groups in one process, over a network that loses, delays and cuts as its seed says.
+//! A whole group in one process, over a network that loses, delays and cuts as its seed says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,43 +11,52 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep};
 
-use super::*;
+use sessiond::membership::{Founding, Membership, Options, Outside, Role, StartError, Timing};
 
 /// A value is its number, and that of the one it follows.
-fn value(before: u64, number: u64) -> Bytes {
+pub(crate) fn value(before: u64, number: u64) -> Bytes {
     [before.to_le_bytes(), number.to_le_bytes()].concat().into()
 }
 
-fn number(value: &[u8]) -> u64 {
+pub(crate) fn number(value: &[u8]) -> u64 {
     u64::from_le_bytes(value[8..].try_into().unwrap())
 }
 
-fn follows(present: Option<&[u8]>, proposed: &[u8]) -> bool {
-    let before = u64::from_le_bytes(proposed[..8].try_into().unwrap());
-    present.map_or(0, number) == before
+fn before(value: &[u8]) -> u64 {
+    u64::from_le_bytes(value[..8].try_into().unwrap())
 }
 
-struct Weather {
-    random: StdRng,
-    loss: f64,
-    delay_ms: std::ops::Range<u64>,
+pub(crate) fn follows(present: Option<&[u8]>, proposed: &[u8]) -> bool {
+    present.map_or(0, number) == before(proposed)
+}
+
+pub(crate) struct Weather {
+    pub(crate) random: StdRng,
+    pub(crate) loss: f64,
+    pub(crate) delay_ms: Range<u64>,
     /// Links that carry nothing, in this direction.
-    cut: BTreeSet<(Box<str>, Box<str>)>,
+    pub(crate) cut: BTreeSet<(Box<str>, Box<str>)>,
+    /// Some of the frames that were sent.
+    pub(crate) tape: Vec<Bytes>,
 }
 
-type Told = Arc<Mutex<Vec<u64>>>;
-type Nodes = BTreeMap<Box<str>, Arc<Membership>>;
+pub(crate) type Told = Arc<Mutex<Vec<(u64, u64)>>>;
+pub(crate) type Leaders = Arc<Mutex<Vec<Option<Box<str>>>>>;
+pub(crate) type Nodes = BTreeMap<Box<str>, Arc<Membership>>;
 
 #[derive(Clone)]
-struct Net {
-    nodes: Arc<Mutex<Nodes>>,
-    weather: Arc<Mutex<Weather>>,
+pub(crate) struct Net {
+    pub(crate) nodes: Arc<Mutex<Nodes>>,
+    pub(crate) weather: Arc<Mutex<Weather>>,
 }
 
 impl Net {
     fn carry(&self, from: &str, to: &str, frame: Bytes) {
         let delay = {
             let mut weather = self.weather.lock().unwrap();
+            if weather.tape.len() < 60 {
+                weather.tape.push(frame.clone());
+            }
             let loss = weather.loss;
             if weather.cut.contains(&(from.into(), to.into())) || weather.random.random_bool(loss) {
                 return;
@@ -65,11 +76,11 @@ impl Net {
 }
 
 #[derive(Clone)]
-struct Post {
-    me: Box<str>,
-    net: Net,
-    told: Told,
-    leaders: Arc<Mutex<Vec<Option<Box<str>>>>>,
+pub(crate) struct Post {
+    pub(crate) me: Box<str>,
+    pub(crate) net: Net,
+    pub(crate) told: Told,
+    pub(crate) leaders: Leaders,
 }
 
 impl Outside for Post {
@@ -78,7 +89,7 @@ impl Outside for Post {
     }
 
     fn agreed(&self, value: Bytes) {
-        self.told.lock().unwrap().push(number(&value));
+        self.told.lock().unwrap().push((before(&value), number(&value)));
     }
 
     fn leader(&self, name: Option<Box<str>>) {
@@ -86,33 +97,47 @@ impl Outside for Post {
     }
 }
 
-struct Group {
-    net: Net,
-    voters: Vec<Box<str>>,
+pub(crate) struct Group {
+    pub(crate) net: Net,
+    pub(crate) voters: Vec<Box<str>>,
     /// What each node was told, in each of its lives.
-    told: Vec<(Box<str>, Told)>,
-    seed: u64,
+    pub(crate) told: Vec<(Box<str>, Told)>,
+    pub(crate) seed: u64,
+    pub(crate) cluster: Box<str>,
+    /// Of which all seeds of nodes are made.
+    starts: u64,
     folder: Option<tempdir::Folder>,
+    leaders: BTreeMap<Box<str>, Leaders>,
 }
 
 impl Group {
-    fn new(voters: &str, seed: u64) -> Self {
+    pub(crate) fn new(voters: &str, seed: u64) -> Self {
         let weather = Weather {
             random: StdRng::seed_from_u64(seed),
             loss: 0.0,
             delay_ms: 0..2,
             cut: BTreeSet::new(),
+            tape: Vec::new(),
         };
         let net = Net { nodes: Arc::default(), weather: Arc::new(Mutex::new(weather)) };
-        Self { net, voters: names(voters), told: Vec::new(), seed, folder: None }
+        Self {
+            net,
+            voters: names(voters),
+            told: Vec::new(),
+            seed,
+            cluster: "test".into(),
+            starts: 0,
+            folder: None,
+            leaders: BTreeMap::new(),
+        }
     }
 
-    fn on_disk(mut self) -> Self {
+    pub(crate) fn on_disk(mut self) -> Self {
         self.folder = Some(tempdir::Folder::new(self.seed));
         self
     }
 
-    async fn started(voters: &str, seed: u64) -> Self {
+    pub(crate) async fn started(voters: &str, seed: u64) -> Self {
         let mut group = Self::new(voters, seed);
         for name in group.voters.clone() {
             group.start(&name).await;
@@ -120,20 +145,34 @@ impl Group {
         group
     }
 
-    fn options(&mut self, name: &str) -> Options {
-        self.seed += 1000;
+    pub(crate) fn options(&mut self, name: &str) -> Options {
+        self.starts += 1;
         Options {
             me: name.into(),
-            cluster: "test".into(),
+            cluster: self.cluster.clone(),
             voters: self.voters.clone(),
             state_dir: self.folder.as_ref().map(|folder| folder.0.join(name)),
             timing: Timing::default(),
-            seed: self.seed,
+            seed: self.seed * 1_000_000 + self.starts,
         }
     }
 
+    pub(crate) fn weather(&self, loss: f64, delay_ms: Range<u64>) {
+        let mut weather = self.net.weather.lock().unwrap();
+        (weather.loss, weather.delay_ms) = (loss, delay_ms);
+    }
+
+    /// Where that node keeps what it must not forget.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().unwrap().0.join(name).join("membership")
+    }
+
     /// Starts a node and brings its links up, but for those that are cut.
-    async fn start(&mut self, name: &str) {
+    pub(crate) async fn start(&mut self, name: &str) {
+        self.try_start(name).await.unwrap();
+    }
+
+    pub(crate) async fn try_start(&mut self, name: &str) -> Result<(), StartError> {
         let options = self.options(name);
         let post = Post {
             me: name.into(),
@@ -141,8 +180,10 @@ impl Group {
             told: Arc::default(),
             leaders: Arc::default(),
         };
-        self.told.push((name.into(), Arc::clone(&post.told)));
-        let node = Arc::new(Membership::start(options, follows, Arc::new(post)).await.unwrap());
+        let (told, leaders) = (Arc::clone(&post.told), Arc::clone(&post.leaders));
+        let node = Arc::new(Membership::start(options, follows, Arc::new(post)).await?);
+        self.told.push((name.into(), told));
+        self.leaders.insert(name.into(), leaders);
         let others = self.others(name);
         self.net.nodes.lock().unwrap().insert(name.into(), Arc::clone(&node));
         for (other, peer) in others {
@@ -151,24 +192,25 @@ impl Group {
                 peer.peer_up(name);
             }
         }
+        Ok(())
     }
 
-    fn others(&self, name: &str) -> Nodes {
+    pub(crate) fn others(&self, name: &str) -> Nodes {
         let mut nodes = self.net.nodes.lock().unwrap().clone();
         nodes.remove(name);
         nodes
     }
 
-    fn is_cut(&self, a: &str, b: &str) -> bool {
+    pub(crate) fn is_cut(&self, a: &str, b: &str) -> bool {
         self.net.weather.lock().unwrap().cut.contains(&(a.into(), b.into()))
     }
 
-    fn node(&self, name: &str) -> Arc<Membership> {
+    pub(crate) fn node(&self, name: &str) -> Arc<Membership> {
         Arc::clone(&self.net.nodes.lock().unwrap()[name])
     }
 
     /// The process is over, and everybody sees that it is.
-    async fn kill(&mut self, name: &str) {
+    pub(crate) async fn kill(&mut self, name: &str) {
         let node = self.net.nodes.lock().unwrap().remove(name).unwrap();
         for peer in self.others(name).into_values() {
             peer.peer_down(name);
@@ -188,7 +230,7 @@ impl Group {
     }
 
     /// Links between these two carry nothing; `known`: and both know.
-    fn cut(&self, a: &str, b: &str) {
+    pub(crate) fn cut(&self, a: &str, b: &str) {
         let mut weather = self.net.weather.lock().unwrap();
         weather.cut.insert((a.into(), b.into()));
         weather.cut.insert((b.into(), a.into()));
@@ -201,13 +243,13 @@ impl Group {
         }
     }
 
-    fn isolate(&self, name: &str) {
+    pub(crate) fn isolate(&self, name: &str) {
         for other in self.others(name).keys() {
             self.cut(name, other);
         }
     }
 
-    fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let cut = std::mem::take(&mut self.net.weather.lock().unwrap().cut);
         let nodes = self.net.nodes.lock().unwrap();
         for (a, b) in cut {
@@ -218,13 +260,18 @@ impl Group {
     }
 
     /// Everything that this node was told in its present life.
-    fn told(&self, name: &str) -> Vec<u64> {
+    pub(crate) fn told(&self, name: &str) -> Vec<u64> {
         let mut lives = self.told.iter().rev();
         let (_, told) = lives.find(|(of, _)| **of == *name).unwrap();
-        told.lock().unwrap().clone()
+        told.lock().unwrap().iter().map(|(_, number)| *number).collect()
     }
 
-    fn leader(&self) -> Option<Box<str>> {
+    /// Those that this node was told to lead, in order.
+    pub(crate) fn leaders(&self, name: &str) -> Vec<Option<Box<str>>> {
+        self.leaders[name].lock().unwrap().clone()
+    }
+
+    pub(crate) fn leader(&self) -> Option<Box<str>> {
         let nodes = self.net.nodes.lock().unwrap().clone();
         let mut leaders: Vec<(u64, Box<str>)> = nodes
             .iter()
@@ -237,7 +284,7 @@ impl Group {
     }
 
     /// Waits, on the moved clock, until this holds.
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let since = Instant::now();
         while !holds(self) {
             let statuses: Vec<_> = {
@@ -247,19 +294,19 @@ impl Group {
             assert!(
                 since.elapsed() < Duration::from_secs(30),
                 "seed {}: never {what}: {statuses:#?}",
-                self.seed % 1000
+                self.seed
             );
             sleep(Duration::from_millis(1)).await;
         }
     }
 
-    async fn until_led(&self) -> Box<str> {
+    pub(crate) async fn until_led(&self) -> Box<str> {
         self.until("led", |group| group.leader().is_some()).await;
         self.leader().unwrap()
     }
 
     /// Proposes through that node until it is agreed there.
-    async fn agree(&self, through: &str, before: u64, number: u64) {
+    pub(crate) async fn agree(&self, through: &str, before: u64, number: u64) {
         let node = self.node(through);
         let mut tries = 0;
         while !self.told(through).contains(&number) {
@@ -267,12 +314,12 @@ impl Group {
                 node.propose(value(before, number));
             }
             tries += 1;
-            assert!(tries < 20_000, "seed {}: {number} is never agreed", self.seed % 1000);
+            assert!(tries < 20_000, "seed {}: {number} is never agreed", self.seed);
             sleep(Duration::from_millis(1)).await;
         }
     }
 
-    async fn until_told(&self, number: u64) {
+    pub(crate) async fn until_told(&self, number: u64) {
         let told_all = |group: &Self| {
             let nodes = group.net.nodes.lock().unwrap().clone();
             nodes.keys().all(|name| group.told(name).last() == Some(&number))
@@ -280,7 +327,60 @@ impl Group {
         self.until(&format!("told {number} everywhere"), told_all).await;
     }
 
-    async fn until_all_vote(&self) {
+    pub(crate) fn is_running(&self, name: &str) -> bool {
+        self.net.nodes.lock().unwrap().contains_key(name)
+    }
+
+    pub(crate) fn tape(&self) -> Vec<Bytes> {
+        self.net.weather.lock().unwrap().tape.clone()
+    }
+
+    /// Tells all nodes, and those that start from now on.
+    pub(crate) fn set_voters(&mut self, voters: &str) {
+        self.voters = names(voters);
+        for node in self.net.nodes.lock().unwrap().values() {
+            node.set_voters(self.voters.clone());
+        }
+    }
+
+    /// Each node proposes what could follow what it knows.
+    pub(crate) fn propose_everywhere(&mut self) {
+        let nodes = self.net.nodes.lock().unwrap().clone();
+        for (at, (name, node)) in nodes.into_iter().enumerate() {
+            let before = self.told(&name).last().copied().unwrap_or(0);
+            self.starts += 1;
+            node.propose(value(before, self.starts * 10 + at as u64));
+        }
+    }
+
+    /// The logs in which somebody leads, and so has a majority that has written something down.
+    pub(crate) fn foundings_with_a_leader(&self) -> BTreeSet<Founding> {
+        let nodes = self.net.nodes.lock().unwrap();
+        let led = nodes.iter().map(|(name, node)| (name, node.status()));
+        led.filter(|(name, status)| status.leader.as_ref() == Some(name))
+            .filter_map(|(_, status)| status.founding)
+            .collect()
+    }
+
+    /// What follows a value is the same, whoever was ever told.
+    pub(crate) fn assert_same_history(&self) {
+        let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+        for (name, told) in &self.told {
+            for (before, number) in told.lock().unwrap().iter() {
+                let known = *next.entry(*before).or_insert(*number);
+                assert_eq!(known, *number, "seed {}: two follow {before}, at {name}", self.seed);
+            }
+        }
+    }
+
+    pub(crate) async fn until_all_but(&self, name: &str) {
+        self.until("seats", |group| {
+            group.others(name).values().all(|node| node.status().voters == group.voters)
+        })
+        .await;
+    }
+
+    pub(crate) async fn until_all_vote(&self) {
         self.until("a seat for everybody", |group| {
             let nodes = group.net.nodes.lock().unwrap();
             nodes.values().all(|node| {
@@ -293,8 +393,13 @@ impl Group {
     }
 }
 
-fn names(list: &str) -> Vec<Box<str>> {
+pub(crate) fn names(list: &str) -> Vec<Box<str>> {
     list.split(' ').map(Into::into).collect()
+}
+
+/// How many storms: so many every day, more when the environment says so.
+pub(crate) fn seeds(some: u64) -> u64 {
+    std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(some)
 }
 
 /// A folder that goes with its owner.
@@ -320,112 +425,4 @@ mod tempdir {
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_single_voter_founds_alone() {
-    let group = Group::started("a", 1).await;
-    group.agree("a", 0, 1).await;
-    group.agree("a", 1, 2).await;
-    assert_eq!(group.told("a"), [1, 2]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn all_are_told_the_same_in_the_same_order() {
-    for voters in ["a b c", "a b c d e"] {
-        let group = Group::started(voters, 2).await;
-        group.until_all_vote().await;
-        for number in 1..=100 {
-            let through = &group.voters[number as usize % group.voters.len()];
-            group.agree(through, number - 1, number).await;
-        }
-        group.until_told(100).await;
-        for name in &group.voters {
-            assert_eq!(group.told(name), (1..=100).collect::<Vec<_>>());
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_two_proposals_that_follow_the_same_value_one_wins() {
-    let group = Group::started("a b c", 3).await;
-    group.until_led().await;
-    for number in 2..6 {
-        group.node("a").propose(value(0, number * 10));
-        group.node("b").propose(value(0, number * 10 + 1));
-        group.node("c").propose(value(0, number * 10 + 2));
-    }
-    group.until("one", |group| !group.told("a").is_empty()).await;
-    sleep(Duration::from_secs(1)).await;
-    let told = group.told("a");
-    assert_eq!(told.len(), 1);
-    assert_eq!(group.told("b"), told);
-    assert_eq!(group.told("c"), told);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_minority_agrees_on_nothing() {
-    let group = Group::started("a b c", 4).await;
-    group.until_all_vote().await;
-    group.agree("a", 0, 1).await;
-    group.until_told(1).await;
-    let leader = group.until_led().await;
-    group.isolate(&leader);
-    for _ in 0..50 {
-        group.node(&leader).propose(value(1, 99));
-        sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(group.told(&leader), [1]);
-    assert_eq!(group.node(&leader).status().leader, None, "nobody answers it");
-    let other = group.others(&leader).into_keys().next().unwrap();
-    group.agree(&other, 1, 2).await;
-    group.heal();
-    group.until_told(2).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_killed_leader_is_replaced() {
-    for seed in 0..20 {
-        let mut group = Group::started("a b c", seed).await;
-        group.until_all_vote().await;
-        group.agree("a", 0, 1).await;
-        group.until_told(1).await;
-        sleep(Duration::from_millis(seed * 7)).await;
-        let leader = group.until_led().await;
-        let since = Instant::now();
-        group.kill(&leader).await;
-        let other = group.others("").into_keys().next().unwrap();
-        let node = group.node(&other);
-        while !group.told(&other).contains(&2) {
-            node.propose(value(1, 2));
-            sleep(Duration::from_millis(5)).await;
-        }
-        println!("seed {seed}: {leader} killed, agreed again after {:?}", since.elapsed());
-        group.until_told(2).await;
-    }
-}
-
-#[tokio::test]
-async fn a_restart_goes_on_from_the_file() {
-    let mut group = Group::new("a b c", 6).on_disk();
-    for name in names("a b c") {
-        group.start(&name).await;
-    }
-    group.until_all_vote().await;
-    for number in 1..=40 {
-        group.agree("b", number - 1, number).await;
-    }
-    group.until_told(40).await;
-    let founding = group.node("a").status().founding;
-    for name in names("a b c") {
-        group.kill(&name).await;
-    }
-    for name in names("a b c") {
-        group.start(&name).await;
-    }
-    group.agree("b", 40, 41).await;
-    group.until_told(41).await;
-    assert_eq!(group.node("c").status().founding, founding);
-    let file = group.folder.as_ref().unwrap().0.join("a/membership");
-    assert!(std::fs::metadata(file).unwrap().len() < 8192);
 }
