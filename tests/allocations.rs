@@ -22,6 +22,12 @@ impl Outside<()> for Nobody {
     fn still_waits(&self, (): &()) -> bool {
         true
     }
+
+    fn ask_log(&mut self, _: sessiond::replication::LogWish) {}
+
+    fn local_time(&self) -> sessiond::time::Millis {
+        sessiond::time::Millis(0)
+    }
 }
 
 impl Host<()> for Nobody {

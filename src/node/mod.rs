@@ -256,7 +256,7 @@ impl<W> Node<W> {
     }
 
     /// For `stats replication`.
-    pub(crate) fn group_status(&self, now: Now) -> GroupStatus {
+    pub fn group_status(&self, now: Now) -> GroupStatus {
         self.group.lock().status(now)
     }
 
@@ -421,7 +421,8 @@ impl<W> Node<W> {
                 Todo::Log(wish) => out.ask_log(wish),
                 Todo::Install(view) => {
                     self.announce(&view);
-                    let install = |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
+                    let install =
+                        |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
                     todo.extend(self.each_lane(now, out, install));
                 }
                 Todo::Flush(epoch) => {

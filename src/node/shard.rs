@@ -8,7 +8,7 @@ use crate::key::{Key, KeyHash};
 use crate::record::{Change, Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
 use crate::replication::{
-    Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, View, Violation,
+    Backlog, Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, View, Violation,
 };
 use crate::store::{Applied, Item, Store};
 use crate::time::{Millis, Now};
@@ -40,7 +40,7 @@ impl<W> Shard<W> {
     }
 
     /// Keys with changes that are not everywhere yet, and clients that wait.
-    pub(super) fn backlog(&self) -> (usize, usize) {
+    pub(super) fn backlog(&self) -> Backlog {
         self.lane.backlog()
     }
 

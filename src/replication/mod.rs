@@ -13,8 +13,8 @@ pub mod message;
 mod rules;
 mod view;
 
-pub use group::{Group, GroupOptions, GroupStatus, Timing, Todo};
-pub use lane::{Event, Lane, LaneOptions, Violation};
+pub use group::{Group, GroupOptions, GroupStatus, PeerStatus, Timing, Todo};
+pub use lane::{Backlog, Event, Lane, LaneOptions, Violation};
 pub use lease::Lease;
 pub use message::{Hello, Message};
 pub use rules::Rules;

@@ -76,15 +76,17 @@ impl View {
     ///
     /// `is_settled`: all members are known to work in this one.
     pub(super) fn successor(&self, is_settled: bool, cause: &str) -> Self {
-        let mut unsettled = if is_settled { Vec::new() } else { self.unsettled.clone() };
+        let (mut unsettled, mut dead) = (Vec::new(), Vec::new());
         if !is_settled {
+            unsettled = self.unsettled.clone();
             unsettled.push(self.lives());
+            dead = self.dead.clone();
         }
         unsettled.truncate(UNSETTLED_MAX);
         Self {
             epoch: Epoch(self.epoch.0 + 1),
             follows: self.epoch,
-            dead: Vec::new(),
+            dead,
             unsettled,
             cause: cause.into(),
             ..self.clone()
@@ -136,7 +138,7 @@ impl View {
     /// Every majority of a former set then contains somebody who goes on and knows what it has
     /// promised to those that do not.
     pub(super) fn keeps_half_of(&self, present: &Self) -> bool {
-        let former = present.unsettled.iter().cloned().chain([present.lives()]);
+        let former = self.unsettled.iter().cloned().chain([present.lives()]);
         former.into_iter().all(|lives| {
             let is_gone = |life: &&Incarnation| !self.has_member(**life);
             let gone = lives.iter().filter(is_gone).filter(|life| !self.dead.contains(life));

@@ -227,10 +227,7 @@ impl Server {
     }
 }
 
-fn open_state(
-    peers: &PeerOptions,
-    node: &node::Options,
-) -> Option<Result<StateDir, StartError>> {
+fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateDir, StartError>> {
     let path = peers.state_dir.as_deref()?;
     let state = StateDir::open(path, &peers.cluster, &node.me.name, node.me.incarnation);
     Some(state.map_err(StartError::State))

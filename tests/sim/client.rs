@@ -1,96 +1,97 @@
-//! Clients: one command at a time, over a real session, numbering what they write.
+//! Clients: one command at a time, over a real session; what they ask and see becomes history.
 
+use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sessiond::node::Session;
 
-use super::model::Certain;
-
-/// Keys that each client writes.
-pub(crate) const KEYS_EACH: usize = 3;
-/// One counter that everybody counts.
-pub(crate) const COUNTER: &str = "counter";
+use super::history::wire::Form;
+use super::history::{Command, Operation};
 
 /// A client and the command that it waits for.
 pub(crate) struct Client {
-    pub(crate) number: usize,
-    /// The process it is connected to, and its session there.
+    /// The host it is connected to, and its session there.
     pub(crate) connected: Option<(usize, Session)>,
+    /// Some clients stay with one host.
+    pub(crate) home: Option<usize>,
     pub(crate) doing: Option<Doing>,
+    /// A CAS unique that it has seen, and of which key.
+    unique: Option<(String, u64)>,
 }
 
 /// A command under way.
-#[derive(Debug)]
-pub(crate) enum Doing {
-    /// A write of this client's key: its index, and the write's number.
-    Write { key: usize, number: usize },
-    /// A read of anybody's key.
-    Read { key: usize, certain: Certain },
-    /// incr of the shared counter.
-    Count,
-    /// A change that leaves the number as it is.
-    Noise { accepted: &'static [&'static str] },
-    /// flush_all.
-    Flush { before: Vec<usize> },
+pub(crate) struct Doing {
+    pub(crate) operation: Operation,
+    pub(crate) number: u64,
+    /// What the session has not taken yet.
+    pub(crate) input: Vec<u8>,
+    pub(crate) output: Vec<u8>,
 }
 
-/// What to do next, before it is begun.
-pub(crate) enum Wish {
-    Set(usize),
-    Append(usize),
-    Delete(usize),
-    Touch(usize),
-    GetAndTouch(usize),
-    Read(usize),
-    MakeCounter,
-    Count,
-    Flush,
-}
+/// Keys in use at a time; each is given up after some commands.
+const KEYS: u64 = 3;
+const COMMANDS_PER_KEY: u64 = 40;
 
 impl Client {
-    pub(crate) fn new(number: usize) -> Self {
-        Self { number, connected: None, doing: None }
+    pub(crate) fn new(home: Option<usize>) -> Self {
+        Self { connected: None, home, doing: None, unique: None }
     }
 
-    /// Something to do; its own keys it writes, the others it reads.
-    pub(crate) fn wish(&self, clients: usize, rng: &mut StdRng) -> Wish {
-        let own = self.number * KEYS_EACH + rng.random_range(0..KEYS_EACH);
-        let any = rng.random_range(0..clients * KEYS_EACH);
-        match rng.random_range(0..1000) {
-            0..330 => Wish::Set(own),
-            330..430 => Wish::Delete(own),
-            430..450 => Wish::Touch(own),
-            450..470 => Wish::Append(own),
-            470..490 => Wish::GetAndTouch(any),
-            490..500 => Wish::MakeCounter,
-            500..590 => Wish::Count,
-            590..594 => Wish::Flush,
-            _ => Wish::Read(any),
+    /// Something to do: what, and how it is said. `number` is unique in the run.
+    pub(crate) fn wish(&mut self, number: u64, rng: &mut StdRng) -> (String, Command, Form) {
+        let generation = number / (KEYS * COMMANDS_PER_KEY);
+        let lane = rng.random_range(0..KEYS);
+        let (is_counter, key) = match lane {
+            0 => (true, format!("counter-{generation}")),
+            _ => (false, format!("session-{lane}-{generation}")),
+        };
+        let form = match rng.random_range(0..4) {
+            0 => Form::Unique,
+            1 => Form::Meta,
+            _ => Form::Classic,
+        };
+        let command = if rng.random_ratio(1, 300) {
+            Command::Flush
+        } else if is_counter {
+            count(rng)
+        } else {
+            self.change(&key, number, rng)
+        };
+        (key, command, form)
+    }
+
+    fn change(&mut self, key: &str, number: u64, rng: &mut StdRng) -> Command {
+        let value = || Bytes::from(format!("v{number}"));
+        match rng.random_range(0..100) {
+            0..22 => Command::Set(value()),
+            22..26 => Command::Add(value()),
+            26..30 => Command::Replace(value()),
+            30..33 => Command::Append(Bytes::from(format!("+{number}"))),
+            33..35 => Command::Prepend(Bytes::from(format!("{number}+"))),
+            35..43 => Command::Delete,
+            43..46 => Command::Touch,
+            46..50 => Command::GetAndTouch,
+            50..60 => match self.unique.take() {
+                Some((of, unique)) if of == key => Command::Cas { unique, value: value() },
+                _ => Command::Get,
+            },
+            _ => Command::Get,
+        }
+    }
+
+    /// A reply has told it a CAS unique.
+    pub(crate) fn note(&mut self, key: &str, unique: Option<u64>) {
+        if let Some(unique) = unique {
+            self.unique = Some((key.into(), unique));
         }
     }
 }
 
-/// The name of a key by its index.
-pub(crate) fn key_name(key: usize) -> String {
-    format!("session-{key}")
-}
-
-/// The value of a write: its number, then bytes that make some values large.
-pub(crate) fn value_of(number: usize, rng: &mut StdRng) -> String {
-    let padding = if rng.random_ratio(1, 20) { rng.random_range(0..30_000) } else { 3 };
-    format!("{number}:{}", "x".repeat(padding))
-}
-
-/// The number in a `VALUE` reply; `None` for a miss.
-pub(crate) fn number_in(reply: &str) -> Result<Option<usize>, String> {
-    if reply == "END\r\n" {
-        return Ok(None);
-    }
-    let data = reply.split("\r\n").nth(1).and_then(|data| data.split(':').next());
-    match data.and_then(|digits| digits.parse().ok()) {
-        Some(number) if reply.starts_with("VALUE ") && reply.ends_with("\r\nEND\r\n") => {
-            Ok(Some(number))
-        }
-        _ => Err(format!("no reply to a get: {:?}", &reply[..reply.len().min(80)])),
+fn count(rng: &mut StdRng) -> Command {
+    match rng.random_range(0..100) {
+        0..15 => Command::Add(Bytes::from_static(b"0")),
+        15..65 => Command::Incr(1),
+        65..70 => Command::Decr(1),
+        _ => Command::Get,
     }
 }

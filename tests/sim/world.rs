@@ -1,317 +1,369 @@
 //! The loop: one event at a time, in the order of simulated time.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::rc::Rc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sessiond::node::{Host, Node, Options, Session, Step};
+use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::Outcome;
 use sessiond::replication::message::LaneMessage;
-use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::replication::{Incarnation, LogWish, Member, Message, Rules, Timing, View};
 use sessiond::settings::Settings;
-use sessiond::time::{Millis, Now};
+use sessiond::time::Now;
 
-use super::client::{COUNTER, Client, Doing, KEYS_EACH, Wish, key_name, number_in, value_of};
-use super::model::{Flushes, Key};
+use super::client::{Client, Doing};
+use super::faults::Fault;
+use super::history::wire::{self, Heard};
+use super::history::{Answer, History, Operation, Reply, invariants};
+use super::log::Logs;
 use super::network::{Network, over_the_wire};
+use super::process::{Post, Process, Ticket};
+use super::summary::Summary;
 
-const NODES: usize = 3;
 const CLIENTS: usize = 4;
-const MS: u64 = 1000;
-const SECOND: u64 = 1000 * MS;
-/// Clients stop here, and every node is up again.
-const REST_AT: u64 = 3 * SECOND;
+pub(crate) const MS: u64 = 1000;
+pub(crate) const SECOND: u64 = 1000 * MS;
+/// Faults end here, and every node is up again; clients stop a while later.
+const HEAL_AT: u64 = 7 * SECOND;
+const REST_AT: u64 = 9 * SECOND;
 /// By then everything has to be quiet.
-const END_AT: u64 = 12 * SECOND;
+const END_AT: u64 = 25 * SECOND;
 const WALL_S: i64 = 1_800_000_000;
+const TICK: u64 = 25 * MS;
 
-/// How often each mechanism ran.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
-    commands: u64,
-    reads_checked: u64,
-    copies_checked: u64,
-    forwards: u64,
-    crashes: u64,
-    joins: u64,
-    snapshot_items: u64,
-    flushed_views: u64,
-    rolled_forward: u64,
-    unknown_outcomes: u64,
-    flush_alls: u64,
-}
-
-impl Summary {
-    /// Adds another run.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.commands += other.commands;
-        self.reads_checked += other.reads_checked;
-        self.copies_checked += other.copies_checked;
-        self.forwards += other.forwards;
-        self.crashes += other.crashes;
-        self.joins += other.joins;
-        self.snapshot_items += other.snapshot_items;
-        self.flushed_views += other.flushed_views;
-        self.rolled_forward += other.rolled_forward;
-        self.unknown_outcomes += other.unknown_outcomes;
-        self.flush_alls += other.flush_alls;
-    }
-
-    /// Whether everything ran at least once.
-    pub(crate) fn is_complete(&self) -> bool {
-        [
-            self.commands,
-            self.reads_checked,
-            self.copies_checked,
-            self.forwards,
-            self.crashes,
-            self.joins,
-            self.snapshot_items,
-            self.flushed_views,
-            self.rolled_forward,
-            self.unknown_outcomes,
-            self.flush_alls,
-        ]
-        .iter()
-        .all(|&count| count > 0)
-    }
-}
-
-/// A command of a client, so that a late answer finds it gone.
-type Ticket = (usize, u64);
-
-/// What a node says during one input.
-#[derive(Default)]
-struct Post {
-    ticket: Ticket,
-    sent: Vec<(Incarnation, Message)>,
-    answers: Vec<(Ticket, Outcome)>,
-}
-
-impl Outside<Ticket> for Post {
-    fn send(&mut self, to: Incarnation, message: Message) {
-        self.sent.push((to, message));
-    }
-
-    fn answer(&mut self, waiter: Ticket, outcome: Outcome) {
-        self.answers.push((waiter, outcome));
-    }
-
-    fn still_waits(&self, _: &Ticket) -> bool {
-        true
-    }
-}
-
-impl Host<Ticket> for Post {
-    fn waiter(&mut self) -> Ticket {
-        self.ticket
-    }
-}
-
-enum Event {
+pub(crate) enum Event {
     Boot(usize),
-    Crash,
-    Connect(Incarnation, Incarnation),
-    LinkUp { at: Incarnation, peer: Incarnation },
-    LinkDown { at: Incarnation, peer: Incarnation },
-    Deliver { from: Incarnation, to: Incarnation, message: Message },
+    Fault(Fault),
+    Heal,
+    HealAll,
+    Resume(Incarnation),
+    Meet {
+        at: Incarnation,
+        peer: Incarnation,
+    },
+    /// A process sees that another one's has ended.
+    Ended {
+        at: Incarnation,
+        slot: usize,
+    },
+    /// A session has something to deliver.
+    Session(Incarnation, Incarnation),
+    Datagram(Incarnation, Incarnation, Message),
+    Wish(Incarnation, LogWish),
+    Agreed(Incarnation, View),
     Tick(Incarnation),
     Act(usize),
-}
-
-/// A node's life.
-struct Process {
-    slot: usize,
-    node: Node<Ticket>,
-    /// Each host was booted at another time.
-    clock_us: u64,
-    was_serving: bool,
+    Input(usize),
+    GiveUp(Ticket),
 }
 
 /// Everything there is.
 pub(crate) struct World {
-    rng: StdRng,
+    pub(crate) rng: StdRng,
+    rules: Rules,
     is_told: bool,
-    now: u64,
+    pub(crate) now: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: BTreeMap<u64, Event>,
     scheduled: u64,
-    alive: BTreeMap<Incarnation, Process>,
-    network: Network,
-    /// From when on nothing arrives on a connection: its sender crashed.
-    cut: BTreeMap<(Incarnation, Incarnation), u64>,
+    pub(crate) hosts: usize,
+    pub(crate) alive: BTreeMap<Incarnation, Process>,
+    /// Former lives of each host.
+    former: Vec<Vec<Incarnation>>,
+    /// Hosts without power: nobody refuses connections there.
+    pub(crate) silent: Vec<bool>,
+    pub(crate) network: Network,
+    pub(crate) logs: Logs,
     clients: Vec<Client>,
     commands: u64,
-    keys: Vec<Key>,
-    flushes: Flushes,
-    counted: u64,
-    count_unknown: u64,
-    /// flush_all removes the counter too: its value is not judged from then on.
-    counter_flushed: bool,
-    summary: Summary,
+    gone: Rc<RefCell<BTreeSet<Ticket>>>,
+    pub(crate) history: History,
+    epochs: BTreeSet<u32>,
+    pub(crate) summary: Summary,
 }
 
 impl World {
-    /// Three hosts that are about to boot, and clients that wait for them.
-    pub(crate) fn new(seed: u64, is_told: bool) -> Self {
+    /// Hosts that are about to boot, and clients that wait for them.
+    pub(crate) fn new(seed: u64, rules: Rules, is_told: bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let hosts = match rng.random_range(0..10) {
+            0..7 => 3,
+            7 => 2,
+            _ => 5,
+        };
+        let home = |client: usize| (client < 2).then_some(client % hosts);
         let mut world = Self {
-            rng: StdRng::seed_from_u64(seed),
+            rng,
+            rules,
             is_told,
             now: 0,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             scheduled: 0,
+            hosts,
             alive: BTreeMap::new(),
+            former: vec![Vec::new(); hosts],
+            silent: vec![false; hosts],
             network: Network::default(),
-            cut: BTreeMap::new(),
-            clients: (0..CLIENTS).map(Client::new).collect(),
+            logs: Logs::new(hosts),
+            clients: (0..CLIENTS).map(|client| Client::new(home(client))).collect(),
             commands: 0,
-            keys: vec![Key::default(); CLIENTS * KEYS_EACH],
-            flushes: Flushes::default(),
-            counted: 0,
-            count_unknown: 0,
-            counter_flushed: false,
+            gone: Rc::default(),
+            history: History::default(),
+            epochs: BTreeSet::new(),
             summary: Summary::default(),
         };
-        for slot in 0..NODES {
-            let late = if world.rng.random_ratio(1, 10) { 2500 } else { 300 };
+        for slot in 0..hosts {
+            let late = if world.rng.random_ratio(1, 10) { 2500 } else { 100 };
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
         }
+        world.plan_faults();
+        world.at(HEAL_AT, Event::HealAll);
         for client in 0..CLIENTS {
-            world.at(10 * MS, Event::Act(client));
-        }
-        for _ in 0..world.rng.random_range(1..5) {
-            let at = world.rng.random_range(400 * MS..REST_AT);
-            world.at(at, Event::Crash);
+            world.at(client as u64 * MS, Event::Act(client));
         }
         world
     }
 
-    /// Runs to the end; the error says which promise was broken.
+    /// Runs to the end; what went wrong, if anything did.
     pub(crate) fn run(mut self) -> Result<Summary, String> {
-        while let Some(Reverse((time, id))) = self.queue.pop() {
-            if time > END_AT {
+        while let Some(Reverse((at, id))) = self.queue.pop() {
+            if at > END_AT {
                 break;
             }
-            self.now = time;
+            self.now = at;
             if let Some(event) = self.events.remove(&id) {
                 self.handle(event)?;
             }
         }
         self.check_rest()?;
+        self.check_history()?;
         Ok(self.summary)
     }
 
     fn handle(&mut self, event: Event) -> Result<(), String> {
+        if let Some(life) = target(&event)
+            && let Some(process) = self.alive.get_mut(&life)
+            && process.paused_until > self.now
+        {
+            process.deferred.push_back(event);
+            return Ok(());
+        }
         match event {
             Event::Boot(slot) => self.boot(slot),
-            Event::Crash => self.crash(),
-            Event::Connect(one, other) => self.connect(one, other),
-            Event::LinkUp { at, peer } => self.link_up(at, peer)?,
-            Event::LinkDown { at, peer } => {
-                self.input(at, |node, now, post| node.link_down(peer, now, post))?;
+            Event::Fault(fault) => self.fault(fault),
+            Event::Heal => self.heal(),
+            Event::HealAll => self.heal_all(),
+            Event::Resume(life) => self.resume_process(life),
+            Event::Meet { at, peer } => self.meet(at, peer)?,
+            Event::Ended { at, slot } => {
+                if let Some(process) = self.alive.get_mut(&at) {
+                    process.has_ended.insert(slot);
+                }
+                self.dial(at, slot)?;
             }
-            Event::Deliver { from, to, message } => self.deliver(from, to, message)?,
-            Event::Tick(life) => {
-                self.input(life, Node::tick)?;
-                if self.alive.contains_key(&life) {
-                    self.after(50 * MS, Event::Tick(life));
+            Event::Session(from, to) => self.deliver_next(from, to)?,
+            Event::Datagram(from, to, message) => {
+                if self.is_open(from, to) {
+                    self.deliver(from, to, message)?;
                 }
             }
+            Event::Wish(life, wish) => self.carry_out_wish(life, wish),
+            Event::Agreed(life, view) => {
+                self.input(life, |node, now, post| node.agreed(view, now, post))?;
+            }
+            Event::Tick(life) => self.tick(life)?,
             Event::Act(client) => self.act(client)?,
+            Event::Input(client) => self.feed(client)?,
+            Event::GiveUp(ticket) => self.give_up(ticket),
         }
         Ok(())
     }
 
     fn boot(&mut self, slot: usize) {
+        if self.life_of(slot).is_some() {
+            return;
+        }
         let life = Incarnation(self.rng.random_range(1..u64::MAX));
         let name = |slot: usize| -> Box<str> { format!("n{slot}").into() };
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
-            peers: (0..NODES).filter(|&other| other != slot).map(name).collect(),
-            succeeds: Vec::new(),
-            timing: sessiond::replication::Timing::default(),
+            peers: (0..self.hosts).filter(|&other| other != slot).map(name).collect(),
+            succeeds: self.former[slot].clone(),
+            timing: Timing::default(),
             last_man_standing: true,
-            rules: sessiond::replication::Rules::default(),
+            rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
             settings: Settings { workers: 1, ..Settings::default() },
         };
+        self.former[slot].push(life);
+        self.silent[slot] = false;
         let clock_us = self.rng.random_range(0..1000 * SECOND);
-        let local = Millis((clock_us + self.now) / MS);
-        let now = Now { local, wall_s: self.wall_s(), ..Now::default() };
-        let process = Process { slot, node: Node::new(options, now), clock_us, was_serving: false };
+        let rate_ppm = self.rng.random_range(992_000..1_008_000);
+        let mut process = Process {
+            slot,
+            node: Node::new(options.clone(), Now::default()),
+            clock_us,
+            rate_ppm,
+            paused_until: 0,
+            deferred: VecDeque::new(),
+            was_serving: false,
+            epoch: 0,
+            has_ended: BTreeSet::new(),
+        };
+        let (local, wall_s) = (process.local(self.now), self.wall_s());
+        process.node = Node::new(options, Now { local, wall_s, ..Now::default() });
         self.tell(|| format!("n{slot} boots as {life:?}"));
-        let others: Vec<_> = self.alive.keys().copied().collect();
+        self.summary.restarts += u64::from(self.former[slot].len() > 1);
         self.alive.insert(life, process);
-        for other in others {
-            let wait = self.rng.random_range(MS..150 * MS);
-            self.after(wait, Event::Connect(life, other));
-        }
-        let phase = self.rng.random_range(0..50 * MS);
+        self.connect_all(life);
+        let phase = self.rng.random_range(0..TICK);
         self.after(phase, Event::Tick(life));
     }
 
-    /// Kills a node, but never the last one that holds everything.
-    fn crash(&mut self) {
-        let serving = self.alive.values().filter(|process| process.node.is_serving()).count();
-        let victims: Vec<_> = self
-            .alive
-            .iter()
-            .filter(|(_, process)| serving > 1 || !process.node.is_serving())
-            .map(|(&life, _)| life)
-            .collect();
-        if serving == 0 || victims.is_empty() {
-            return;
-        }
-        let victim = victims[self.rng.random_range(0..victims.len())];
-        let Some(process) = self.alive.remove(&victim) else {
-            return;
-        };
-        self.tell(|| format!("n{} crashes", process.slot));
-        self.summary.crashes += 1;
-        let others: Vec<_> = self.alive.keys().copied().collect();
+    /// Connections to all others, as far as there is a way.
+    fn connect_all(&mut self, life: Incarnation) {
+        let others: Vec<_> = self.alive.keys().copied().filter(|&other| other != life).collect();
         for other in others {
-            // Some of what it had sent still arrives.
-            let cut = self.now + self.rng.random_range(0..5 * MS);
-            self.cut.insert((victim, other), cut);
-            let noticed = cut + self.rng.random_range(0..20 * MS);
-            self.at(noticed, Event::LinkDown { at: other, peer: victim });
-        }
-        for client in 0..CLIENTS {
-            if self.clients[client]
-                .connected
-                .as_ref()
-                .is_some_and(|(slot, _)| *slot == process.slot)
-            {
-                self.disconnect(client);
+            for (at, peer) in [(life, other), (other, life)] {
+                let wait = self.rng.random_range(MS..120 * MS);
+                self.after(wait, Event::Meet { at, peer });
             }
         }
-        let away = self.rng.random_range(5 * MS..900 * MS);
-        self.after(away, Event::Boot(process.slot));
     }
 
-    fn connect(&mut self, one: Incarnation, other: Incarnation) {
-        if !self.alive.contains_key(&one) || !self.alive.contains_key(&other) {
-            return;
-        }
-        for (at, peer) in [(one, other), (other, one)] {
-            let up = self.now + self.rng.random_range(0..2 * MS);
-            self.at(up, Event::LinkUp { at, peer });
-            // Nothing is heard before the link is up on this side.
-            let held = self.network.arrival(peer, at, up, &mut self.rng);
-            debug_assert!(held > up);
-        }
-    }
-
-    fn link_up(&mut self, at: Incarnation, peer: Incarnation) -> Result<(), String> {
-        // A peer that crashed in the meantime has cut the link already.
-        let Some(process) = self.alive.get(&peer) else {
+    fn meet(&mut self, at: Incarnation, peer: Incarnation) -> Result<(), String> {
+        let Some(there) = self.alive.get(&peer) else {
             return Ok(());
         };
-        let (member, epoch) = (process.node.options().me.clone(), process.node.member_epoch());
-        self.input(at, |node, now, post| node.link_up(&member, epoch, now, post))
+        let options = there.node.options();
+        let (member, succeeds, slot) = (options.me.clone(), options.succeeds.clone(), there.slot);
+        let Some(here) = self.alive.get_mut(&at) else {
+            return Ok(());
+        };
+        if !self.network.joins(here.slot, slot) {
+            return Ok(());
+        }
+        here.has_ended.remove(&slot);
+        self.input(at, |node, now, post| node.meet(&member, &succeeds, now, post))
+    }
+
+    /// Somebody tries to reach a host; where a process has died, its host refuses.
+    fn dial(&mut self, at: Incarnation, slot: usize) -> Result<(), String> {
+        let Some(process) = self.alive.get(&at) else {
+            return Ok(());
+        };
+        let is_dead = self.life_of(slot).is_none() && !self.former[slot].is_empty();
+        if !is_dead || self.silent[slot] || !self.network.joins(process.slot, slot) {
+            return Ok(());
+        }
+        let has_ended = process.has_ended.contains(&slot);
+        let name = format!("n{slot}");
+        self.input(at, |node, now, post| node.refused(&name, has_ended, now, post))
+    }
+
+    fn tick(&mut self, life: Incarnation) -> Result<(), String> {
+        let Some(process) = self.alive.get(&life) else {
+            return Ok(());
+        };
+        let slot = process.slot;
+        self.after(TICK, Event::Tick(life));
+        self.input(life, |node, now, post| node.tick(now, post))?;
+        if self.rng.random_ratio(1, 4) {
+            for other in (0..self.hosts).filter(|&other| other != slot) {
+                self.dial(life, other)?;
+            }
+            let reaches = self.reached_from(slot);
+            if let Some(view) = self.logs.learn(slot, |other| reaches[other]) {
+                self.input(life, |node, now, post| node.agreed(view, now, post))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hosts whose log can be reached from this one.
+    fn reached_from(&self, slot: usize) -> Vec<bool> {
+        let works = |host: usize| {
+            let life = self.life_of(host);
+            life.and_then(|life| self.alive.get(&life))
+                .is_some_and(|process| process.paused_until <= self.now)
+        };
+        (0..self.hosts).map(|host| works(host) && self.network.joins(slot, host)).collect()
+    }
+
+    fn carry_out_wish(&mut self, life: Incarnation, wish: LogWish) {
+        let Some(slot) = self.alive.get(&life).map(|process| process.slot) else {
+            return;
+        };
+        match wish {
+            LogWish::Dead(_) => {}
+            LogWish::FoundLine(view) => {
+                self.summary.last_men += 1;
+                self.tell(|| format!("n{slot} goes on alone"));
+                self.logs.found(slot, (*view).clone());
+                self.after(100, Event::Agreed(life, *view));
+            }
+            LogWish::Propose(view) => {
+                let reaches = self.reached_from(slot);
+                let next = (*view).clone();
+                if self.logs.propose(slot, next, self.rules.half, |host| reaches[host]) {
+                    self.note_view(&view);
+                    let lives: Vec<_> = self.alive.keys().copied().collect();
+                    for to in lives {
+                        if !self.rng.random_ratio(1, 5) {
+                            let late = self.rng.random_range(100..30 * MS);
+                            self.after(late, Event::Agreed(to, (*view).clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_view(&mut self, view: &View) {
+        let names = |list: &[Member]| {
+            list.iter().map(|member| member.name.as_ref()).collect::<Vec<_>>().join(" ")
+        };
+        let (epoch, cause) = (view.epoch.0, &view.cause);
+        let (members, learners) = (names(&view.members), names(&view.learners));
+        self.tell(|| format!("view {epoch}: {members} + {learners} ({cause})"));
+        if !self.epochs.insert(view.epoch.0) {
+            return;
+        }
+        self.summary.views += 1;
+        let counter = match &*view.cause {
+            "death" => &mut self.summary.deaths,
+            "silence" | "stuck" => &mut self.summary.silences,
+            "admission" => &mut self.summary.admissions,
+            "cold start" => &mut self.summary.cold_starts,
+            "flush_all" => &mut self.summary.flush_alls,
+            _ => return,
+        };
+        *counter += 1;
+    }
+
+    fn is_open(&self, from: Incarnation, to: Incarnation) -> bool {
+        match (self.alive.get(&from), self.alive.get(&to)) {
+            (Some(from), Some(to)) => self.network.is_open(from.slot, to.slot),
+            // What the dead have said still arrives.
+            (None, Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    fn deliver_next(&mut self, from: Incarnation, to: Incarnation) -> Result<(), String> {
+        // Acknowledgements go the other way: a session stands still when either way is cut.
+        if self.alive.contains_key(&from) && !(self.is_open(from, to) && self.is_open(to, from)) {
+            return Ok(());
+        }
+        match self.network.receive((from, to)) {
+            Some(message) => self.deliver(from, to, message),
+            None => Ok(()),
+        }
     }
 
     fn deliver(
@@ -320,14 +372,11 @@ impl World {
         to: Incarnation,
         message: Message,
     ) -> Result<(), String> {
-        if self.cut.get(&(from, to)).is_some_and(|&cut| self.now >= cut) {
-            return Ok(());
-        }
         self.count_message(&message);
-        if self.is_told && std::env::var("MSG").is_ok() {
-            let slot = |life| self.alive.get(&life).map(|p: &Process| p.slot);
+        if self.is_told && std::env::var("MSG").is_ok() && !matches!(message, Message::Beat(_)) {
+            let slot = |life| self.alive.get(&life).map_or(99, |process: &Process| process.slot);
             let (a, b) = (slot(from), slot(to));
-            self.tell(|| format!("{a:?}->{b:?} {message:?}").chars().take(400).collect::<String>());
+            self.tell(|| format!("n{a}->n{b} {message:?}").chars().take(400).collect::<String>());
         }
         let mut violation = None;
         self.input(to, |node, now, post| {
@@ -344,13 +393,33 @@ impl World {
             return;
         };
         match message {
-            LaneMessage::Fwd(_) => self.summary.forwards += 1,
+            LaneMessage::Fwd(fwd) => {
+                self.summary.forwards += 1;
+                let is_read = matches!(fwd.mutation, sessiond::record::Mutation::Read);
+                self.summary.relayed_reads += u64::from(is_read);
+            }
+            LaneMessage::Apply(_) => self.summary.applies += 1,
             LaneMessage::SnapChunk(records) => self.summary.snapshot_items += records.len() as u64,
             LaneMessage::ViewFlush(flush) => {
-                self.summary.flushed_views += 1;
+                self.summary.flushes_with_records += u64::from(!flush.records.is_empty());
                 self.summary.rolled_forward += flush.records.len() as u64;
             }
             _ => {}
+        }
+    }
+
+    fn post(&mut self, life: Incarnation, ticket: Ticket) -> Post {
+        let may_stall = self.now < HEAL_AT && self.rng.random_ratio(1, 1500);
+        let stall_ms = if may_stall { self.rng.random_range(10..2500) } else { 0 };
+        Post {
+            ticket,
+            local: self.alive[&life].local(self.now),
+            stall_ms,
+            has_stalled: Cell::new(false),
+            gone: Rc::clone(&self.gone),
+            sent: Vec::new(),
+            answers: Vec::new(),
+            wishes: Vec::new(),
         }
     }
 
@@ -360,293 +429,280 @@ impl World {
         life: Incarnation,
         feed: impl FnOnce(&Node<Ticket>, Now, &mut Post),
     ) -> Result<(), String> {
-        let wall_s = self.wall_s();
-        let Some(process) = self.alive.get_mut(&life) else {
+        if !self.alive.contains_key(&life) {
             return Ok(());
-        };
-        let mut post = Post::default();
-        let now = process.node.now(Millis((process.clock_us + self.now) / MS), wall_s);
-        feed(&process.node, now, &mut post);
-        let is_serving = process.node.is_serving();
-        let came_in = is_serving && !process.was_serving;
-        process.was_serving = is_serving;
-        let slot = process.slot;
-        if came_in {
-            self.summary.joins += 1;
-            self.tell(|| format!("n{slot} serves"));
         }
-        self.carry_out(life, post)
+        let mut post = self.post(life, (0, 0));
+        let process = &self.alive[&life];
+        let now = process.now(self.now, self.wall_s());
+        feed(&process.node, now, &mut post);
+        self.carry_out(life, post);
+        Ok(())
     }
 
-    fn carry_out(&mut self, life: Incarnation, post: Post) -> Result<(), String> {
+    /// Sends what a node has said, later by the time that it stood still in between.
+    fn carry_out(&mut self, life: Incarnation, post: Post) {
+        let mut late = 0;
+        if post.has_stalled.get() {
+            late = post.stall_ms * MS;
+            self.summary.stalls += 1;
+        }
+        let Some(process) = self.alive.get_mut(&life) else {
+            return;
+        };
+        if late > 0 {
+            process.paused_until = process.paused_until.max(self.now + late);
+            let until = process.paused_until;
+            self.after(late, Event::Resume(life));
+            self.tell(|| format!("{life:?} stalls until {until}"));
+        }
+        let process = &self.alive[&life];
+        let (slot, is_serving) = (process.slot, process.node.is_serving());
+        let epoch = process.node.view().epoch.0;
+        if process.was_serving != is_serving || process.epoch != epoch {
+            let state = if is_serving { "serves" } else { "does not serve" };
+            self.tell(|| format!("n{slot} {state}, epoch {epoch}"));
+        }
+        if let Some(process) = self.alive.get_mut(&life) {
+            (process.was_serving, process.epoch) = (is_serving, epoch);
+        }
         for (to, message) in post.sent {
-            if self.alive.contains_key(&to) {
-                let arrival = self.network.arrival(life, to, self.now, &mut self.rng);
-                let message = over_the_wire(&message);
-                self.at(arrival, Event::Deliver { from: life, to, message });
+            if !self.alive.contains_key(&to) {
+                continue;
+            }
+            let message = over_the_wire(&message);
+            let is_session = matches!(message, Message::Lane(..));
+            let at = self.network.arrival((life, to), is_session, self.now + late, &mut self.rng);
+            if is_session {
+                self.network.send((life, to), message);
+                self.at(at, Event::Session(life, to));
+            } else if self.is_open(life, to) {
+                self.at(at, Event::Datagram(life, to, message));
             }
         }
-        for ((client, _), outcome) in post.answers {
-            self.resume(life, client, outcome)?;
+        for wish in post.wishes {
+            let soon = self.rng.random_range(300..20 * MS);
+            if !self.rng.random_ratio(1, 10) {
+                self.after(late + soon, Event::Wish(life, wish));
+            }
         }
-        Ok(())
+        for (ticket, outcome) in post.answers {
+            self.answered(life, ticket, outcome, late);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.tell(|| "all ways are open".into());
+        self.network.heal();
+        let lives: Vec<_> = self.alive.keys().copied().collect();
+        for life in lives {
+            self.connect_all(life);
+        }
+        for ((from, to), waiting) in self.network.waiting() {
+            for n in 0..waiting {
+                self.after(MS + n as u64, Event::Session(from, to));
+            }
+        }
+    }
+
+    fn heal_all(&mut self) {
+        self.heal();
+        for slot in 0..self.hosts {
+            if self.life_of(slot).is_none() {
+                self.after(MS, Event::Boot(slot));
+            }
+        }
+    }
+
+    fn resume_process(&mut self, life: Incarnation) {
+        let Some(process) = self.alive.get_mut(&life) else {
+            return;
+        };
+        if process.paused_until > self.now {
+            return;
+        }
+        let slot = process.slot;
+        let deferred = std::mem::take(&mut process.deferred);
+        self.tell(|| format!("n{slot} moves again"));
+        for event in deferred {
+            self.after(0, event);
+        }
     }
 
     fn act(&mut self, client: usize) -> Result<(), String> {
-        if self.now >= REST_AT {
-            return Ok(());
-        }
-        let pause = self.rng.random_range(200..4 * MS);
-        if self.clients[client].doing.is_some() {
-            // Still waiting; the answer goes on from here.
+        if self.now >= REST_AT || self.clients[client].doing.is_some() {
             return Ok(());
         }
         if self.clients[client].connected.is_none() {
-            let serving: Vec<_> =
-                self.alive.values().filter(|process| process.node.is_serving()).collect();
-            if !serving.is_empty() {
-                let process = serving[self.rng.random_range(0..serving.len())];
-                let session = Session::new(0, 1 << 20);
-                self.clients[client].connected = Some((process.slot, session));
+            let slot =
+                self.clients[client].home.unwrap_or_else(|| self.rng.random_range(0..self.hosts));
+            if self.life_of(slot).is_some() {
+                self.clients[client].connected = Some((slot, Session::new(0, 1 << 20)));
             }
+            let pause = self.rng.random_range(200..20 * MS);
             self.after(pause, Event::Act(client));
             return Ok(());
         }
-        self.begin(client)
+        self.begin(client);
+        Ok(())
     }
 
-    fn begin(&mut self, client: usize) -> Result<(), String> {
-        let wish = self.clients[client].wish(CLIENTS, &mut self.rng);
-        let (doing, text) = self.command(wish);
-        self.clients[client].doing = Some(doing);
+    fn begin(&mut self, client: usize) {
         self.commands += 1;
         self.summary.commands += 1;
+        let number = self.commands;
+        let (key, command, form) = self.clients[client].wish(number, &mut self.rng);
+        let input = wire::request(&command, &key, form);
+        let operation =
+            Operation { client: client as u32, key, command, invoked: self.now, answer: None };
+        self.clients[client].doing = Some(Doing { operation, number, input, output: Vec::new() });
+        let travel = self.rng.random_range(20..200);
+        self.after(travel, Event::Input(client));
+        let patience = self.rng.random_range(500 * MS..12 * SECOND);
+        self.after(patience, Event::GiveUp((client, number)));
+    }
+
+    /// Lets the client's session go on with what it has not taken yet.
+    fn feed(&mut self, client: usize) -> Result<(), String> {
         let Some((slot, mut session)) = self.clients[client].connected.take() else {
             return Ok(());
         };
-        let Some(life) = self.life_of(slot) else {
+        let (Some(life), Some(mut doing)) = (self.life_of(slot), self.clients[client].doing.take())
+        else {
             return Ok(());
         };
-        let (mut out, mut step) = (Vec::new(), Step::Close);
-        let ticket = (client, self.commands);
-        let mut answers = Vec::new();
-        self.input(life, |node, now, post| {
-            post.ticket = ticket;
-            (_, step) = session.advance(node, text.as_bytes(), now, &mut out, post);
-            answers = std::mem::take(&mut post.answers);
-        })?;
+        if self.alive[&life].paused_until > self.now {
+            let until = self.alive[&life].paused_until;
+            self.at(until, Event::Input(client));
+            self.clients[client].connected = Some((slot, session));
+            self.clients[client].doing = Some(doing);
+            return Ok(());
+        }
+        let mut post = self.post(life, (client, doing.number));
+        let process = &self.alive[&life];
+        let now = process.now(self.now, self.wall_s());
+        let mut step = Step::Yield;
+        while matches!(step, Step::Yield | Step::Write) {
+            let (done, next) =
+                session.advance(&process.node, &doing.input, now, &mut doing.output, &mut post);
+            doing.input.drain(..done);
+            step = next;
+        }
+        let late = if post.has_stalled.get() { post.stall_ms * MS } else { 0 };
         self.clients[client].connected = Some((slot, session));
-        if step == Step::Hold {
-            return Err(format!("client {client} was held by a node that serves"));
-        }
-        if step != Step::Wait {
-            self.done(client, &out)?;
-        }
-        for ((client, _), outcome) in answers {
-            self.resume(life, client, outcome)?;
+        self.clients[client].doing = Some(doing);
+        self.carry_out(life, post);
+        if !matches!(step, Step::Wait) {
+            self.done(client, late)?;
         }
         Ok(())
     }
 
-    fn command(&mut self, wish: Wish) -> (Doing, String) {
-        match wish {
-            Wish::Set(key) => {
-                let number = self.keys[key].begin(false, self.now);
-                let value = value_of(number, &mut self.rng);
-                let (name, length) = (key_name(key), value.len());
-                let text = if self.rng.random_ratio(1, 4) {
-                    format!("ms {name} {length} F1 T0 O{number} c\r\n{value}\r\n")
-                } else {
-                    format!("set {name} 1 0 {length}\r\n{value}\r\n")
-                };
-                (Doing::Write { key, number }, text)
-            }
-            Wish::Delete(key) => {
-                let number = self.keys[key].begin(true, self.now);
-                let verb = if self.rng.random_ratio(1, 4) { "md" } else { "delete" };
-                (Doing::Write { key, number }, format!("{verb} {}\r\n", key_name(key)))
-            }
-            Wish::Append(key) => {
-                let text = format!("append {} 0 0 2\r\n:y\r\n", key_name(key));
-                (Doing::Noise { accepted: &["STORED\r\n", "NOT_STORED\r\n"] }, text)
-            }
-            Wish::Touch(key) => {
-                let text = format!("touch {} 0\r\n", key_name(key));
-                (Doing::Noise { accepted: &["TOUCHED\r\n", "NOT_FOUND\r\n"] }, text)
-            }
-            Wish::GetAndTouch(key) => {
-                let certain = self.keys[key].certain();
-                (Doing::Read { key, certain }, format!("gat 0 {}\r\n", key_name(key)))
-            }
-            Wish::Read(key) => {
-                let certain = self.keys[key].certain();
-                (Doing::Read { key, certain }, format!("get {}\r\n", key_name(key)))
-            }
-            Wish::MakeCounter => {
-                let text = format!("add {COUNTER} 0 0 1\r\n0\r\n");
-                (Doing::Noise { accepted: &["STORED\r\n", "NOT_STORED\r\n"] }, text)
-            }
-            Wish::Count => (Doing::Count, format!("incr {COUNTER} 1\r\n")),
-            Wish::Flush => {
-                self.counter_flushed = true;
-                self.summary.flush_alls += 1;
-                let before = self.flushes.begin(&mut self.keys);
-                (Doing::Flush { before }, "flush_all\r\n".into())
-            }
-        }
-    }
-
-    fn resume(&mut self, life: Incarnation, client: usize, outcome: Outcome) -> Result<(), String> {
+    /// A node has an answer for a client that waits.
+    fn answered(&mut self, life: Incarnation, ticket: Ticket, outcome: Outcome, late: u64) {
+        let (client, number) = ticket;
+        let is_current = self.clients[client].doing.as_ref().is_some_and(|it| it.number == number);
         let Some((slot, mut session)) = self.clients[client].connected.take() else {
-            return Ok(());
+            return;
         };
-        let is_current = self.life_of(slot) == Some(life) && self.clients[client].doing.is_some();
-        let mut out = Vec::new();
-        if is_current && let Some(process) = self.alive.get(&life) {
-            session.resume(&process.node, outcome, &mut out);
+        let is_here = is_current && self.life_of(slot) == Some(life);
+        if is_here && let Some(doing) = &mut self.clients[client].doing {
+            session.resume(&self.alive[&life].node, outcome, &mut doing.output);
         }
         self.clients[client].connected = Some((slot, session));
-        if is_current { self.done(client, &out) } else { Ok(()) }
+        if is_here {
+            self.after(late + 10, Event::Input(client));
+        }
     }
 
-    /// A reply is in: judge it.
-    fn done(&mut self, client: usize, out: &[u8]) -> Result<(), String> {
-        let reply = String::from_utf8_lossy(out).into_owned();
-        let Some(doing) = self.clients[client].doing.take() else {
+    /// The session has done what it could: is a reply there?
+    fn done(&mut self, client: usize, late: u64) -> Result<(), String> {
+        let Some(doing) = &self.clients[client].doing else {
             return Ok(());
         };
-        self.tell(|| format!("client {client}: {doing:?} -> {:?}", &reply[..reply.len().min(60)]));
-        match doing {
-            Doing::Write { key, number } => {
-                let fine = ["STORED\r\n", "DELETED\r\n", "NOT_FOUND\r\n", "HD\r\n", "NF\r\n"];
-                if !fine.contains(&reply.as_str()) && !reply.starts_with("HD O") {
-                    return Err(format!("a write was answered {reply:?}"));
-                }
-                self.keys[key].ack(number, &self.flushes);
-                self.check_copies(key)?;
+        match wire::reply(&doing.output) {
+            Heard::Part => Ok(()),
+            Heard::Other(line) => Err(format!("{:?} was answered {line:?}", doing.operation)),
+            Heard::Reply(reply, used) if used == doing.output.len() => {
+                let reply = wire::as_answer_to(&doing.operation.command, reply);
+                self.record(client, Some(reply), late);
+                Ok(())
             }
-            Doing::Noise { accepted } => {
-                if !accepted.contains(&reply.as_str()) {
-                    return Err(format!("a change was answered {reply:?}"));
-                }
-            }
-            Doing::Read { key, certain } => {
-                self.summary.reads_checked += 1;
-                let seen = number_in(&reply)?;
-                self.keys[key].judge(seen, certain).map_err(|why| {
-                    format!("stale read of {} by client {client}: {why}", key_name(key))
-                })?;
-            }
-            Doing::Count => {
-                if is_number(out) {
-                    self.counted += 1;
-                } else if reply != "NOT_FOUND\r\n" {
-                    return Err(format!("incr was answered {reply:?}"));
-                }
-            }
-            Doing::Flush { before } => {
-                if reply != "OK\r\n" {
-                    return Err(format!("flush_all was answered {reply:?}"));
-                }
-                self.flushes.ack(&before, &mut self.keys, self.now);
-            }
+            Heard::Reply(..) => Err(format!("too long a reply: {:?}", doing.output)),
         }
-        let pause = self.rng.random_range(200..4 * MS);
-        self.after(pause, Event::Act(client));
-        Ok(())
     }
 
-    /// What was acknowledged is on every node that serves, at this very moment.
-    fn check_copies(&mut self, key: usize) -> Result<(), String> {
-        let wall_s = self.wall_s();
-        let certain = self.keys[key].certain();
-        for process in self.alive.values().filter(|process| process.node.is_serving()) {
-            let now = process.node.now(Millis((process.clock_us + self.now) / MS), wall_s);
-            let (mut out, mut post) = (Vec::new(), Post::default());
-            let text = format!("get {}\r\n", key_name(key));
-            Session::new(0, 1 << 20).advance(
-                &process.node,
-                text.as_bytes(),
-                now,
-                &mut out,
-                &mut post,
-            );
-            let seen = number_in(&String::from_utf8_lossy(&out))?;
-            self.summary.copies_checked += 1;
-            self.keys[key].judge(seen, certain).map_err(|why| {
-                format!("acknowledged, but n{} has another {}: {why}", process.slot, key_name(key))
-            })?;
+    /// A command is over, or nobody will ever know what became of it.
+    fn record(&mut self, client: usize, reply: Option<Reply>, late: u64) {
+        let Some(mut doing) = self.clients[client].doing.take() else {
+            return;
+        };
+        let at = self.now + late + 20;
+        self.summary.held += u64::from(at - doing.operation.invoked > SECOND && reply.is_some());
+        self.summary.unknown_outcomes += u64::from(reply.is_none());
+        if let Some(reply) = &reply {
+            self.clients[client].note(&doing.operation.key, reply.unique());
         }
-        Ok(())
+        self.gone.borrow_mut().insert((client, doing.number));
+        doing.operation.answer = reply.map(|reply| Answer { at, reply });
+        let operation = &doing.operation;
+        self.tell(|| format!("client {client}: {operation:?}"));
+        self.history.push(doing.operation);
+        let pause = self.rng.random_range(200..8 * MS);
+        self.after(late + pause, Event::Act(client));
     }
 
-    /// Everything is quiet: nobody waits, all copies are equal and right.
+    /// A client that has waited long enough closes its connection.
+    fn give_up(&mut self, (client, number): Ticket) {
+        if self.clients[client].doing.as_ref().is_some_and(|doing| doing.number == number) {
+            self.clients[client].connected = None;
+            self.record(client, None, 0);
+        }
+    }
+
+    /// A host's process is gone; what its clients were doing may or may not have happened.
+    pub(crate) fn break_connections(&mut self, slot: usize) {
+        for client in 0..CLIENTS {
+            let is_there = |(at, _): &(usize, Session)| *at == slot;
+            if self.clients[client].connected.as_ref().is_some_and(is_there) {
+                self.clients[client].connected = None;
+                self.record(client, None, 0);
+                self.after(MS, Event::Act(client));
+            }
+        }
+    }
+
+    /// Everything is quiet: nobody waits, all copies are equal.
     fn check_rest(&mut self) -> Result<(), String> {
-        if self.alive.len() != NODES {
+        if self.alive.len() != self.hosts {
             return Err("not all nodes are up at the end".into());
-        }
-        if let Some(client) = self.clients.iter().find(|client| client.doing.is_some()) {
-            return Err(format!(
-                "client {} never got an answer: {:?}",
-                client.number, client.doing
-            ));
         }
         let wall_s = self.wall_s();
         let mut copies = Vec::new();
         for process in self.alive.values() {
+            self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
             if !process.node.is_serving() {
-                return Err(format!("n{} does not serve: {:?}", process.slot, process.node.view()));
+                let view = process.node.view();
+                return Err(format!("n{} does not serve in the end: {view:?}", process.slot));
             }
-            let now = process.node.now(Millis((process.clock_us + self.now) / MS), wall_s);
-            copies.push((process.slot, process.node.contents(now)));
+            copies.push((process.slot, process.node.contents(process.now(self.now, wall_s))));
         }
         for pair in copies.windows(2) {
             if pair[0].1 != pair[1].1 {
                 return Err(format!("n{} and n{} differ at rest", pair[0].0, pair[1].0));
             }
         }
-        for key in 0..self.keys.len() {
-            self.check_copies(key)?;
-        }
-        self.check_counter(&copies[0].1)
+        Ok(())
     }
 
-    fn check_counter(
-        &self,
-        records: &[sessiond::record::Record<bytes::Bytes>],
-    ) -> Result<(), String> {
-        if self.counter_flushed {
-            return Ok(());
-        }
-        let found = records.iter().find(|record| record.key == COUNTER);
-        let value = match found.map(|record| &record.change) {
-            Some(sessiond::record::Change::Put { value, .. }) => {
-                String::from_utf8_lossy(value).trim().parse().unwrap_or(u64::MAX)
-            }
-            _ => 0,
-        };
-        if (self.counted..=self.counted + self.count_unknown).contains(&value) {
-            return Ok(());
-        }
-        let (counted, unknown) = (self.counted, self.count_unknown);
-        Err(format!("counter is {value}, acknowledged {counted}, unknown {unknown}"))
+    fn check_history(&mut self) -> Result<(), String> {
+        let checked = self.history.check().map_err(|violation| format!("{violation}"))?;
+        self.summary.checked_operations += checked.operations as u64;
+        self.summary.checked_keys += (checked.keys - checked.undecided) as u64;
+        invariants::check(&self.history).map(drop)
     }
 
-    /// The client's node is gone; what it was doing may or may not have happened.
-    fn disconnect(&mut self, client: usize) {
-        self.clients[client].connected = None;
-        if let Some(doing) = self.clients[client].doing.take() {
-            self.summary.unknown_outcomes += 1;
-            match doing {
-                Doing::Write { key, number } => self.keys[key].lose(number),
-                Doing::Count => self.count_unknown += 1,
-                Doing::Read { .. } | Doing::Noise { .. } | Doing::Flush { .. } => {}
-            }
-            self.after(MS, Event::Act(client));
-        }
-    }
-
-    fn life_of(&self, slot: usize) -> Option<Incarnation> {
+    pub(crate) fn life_of(&self, slot: usize) -> Option<Incarnation> {
         self.alive.iter().find(|(_, process)| process.slot == slot).map(|(&life, _)| life)
     }
 
@@ -654,23 +710,29 @@ impl World {
         WALL_S + (self.now / SECOND) as i64
     }
 
-    fn after(&mut self, delay: u64, event: Event) {
+    pub(crate) fn after(&mut self, delay: u64, event: Event) {
         self.at(self.now + delay, event);
     }
 
-    fn at(&mut self, time: u64, event: Event) {
+    pub(crate) fn at(&mut self, time: u64, event: Event) {
         self.scheduled += 1;
         self.queue.push(Reverse((time, self.scheduled)));
         self.events.insert(self.scheduled, event);
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if self.is_told {
             eprintln!("{:9.3} ms  {}", self.now as f64 / 1000.0, what());
         }
     }
 }
 
-fn is_number(out: &[u8]) -> bool {
-    out.first().is_some_and(u8::is_ascii_digit)
+/// The process that an event happens to.
+fn target(event: &Event) -> Option<Incarnation> {
+    match event {
+        Event::Meet { at, .. } | Event::Ended { at, .. } => Some(*at),
+        Event::Session(_, to) | Event::Datagram(_, to, _) => Some(*to),
+        Event::Wish(life, _) | Event::Agreed(life, _) | Event::Tick(life) => Some(*life),
+        _ => None,
+    }
 }

@@ -3,6 +3,7 @@
 pub(super) mod classes;
 mod connections;
 mod general;
+mod replication;
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,6 @@ use super::commands::{Context, Executed};
 use super::{Node, settings_report};
 use crate::protocol::reply;
 use crate::protocol::{Detail, Events, Topic};
-use crate::replication::{Member, View};
 use crate::stats::Totals;
 use crate::store::{Counts, Work};
 use crate::time::{Deadline, Now};
@@ -26,7 +26,7 @@ impl<W, H> Context<'_, W, H> {
             Topic::Sizes => reply::stat(out, "sizes_status", "disabled"),
             Topic::Settings => settings(node, out),
             Topic::Connections => connections::write(node, now, out),
-            Topic::Replication => replication(node, now, out),
+            Topic::Replication => replication::write(node, now, out),
             Topic::Detail(_) if !node.options.settings.dump_enabled => {
                 return self.reply(reply::DETAIL_OFF);
             }
@@ -102,22 +102,6 @@ fn item_bytes(held: &Counts) -> u64 {
 /// When an item ends, in seconds since 1970 as this host believes; `None` for never.
 pub(super) fn end_s(deadline: Deadline, now: Now) -> Option<i64> {
     deadline.remaining_s(now).map(|remaining_s| now.wall_s + remaining_s as i64)
-}
-
-fn replication<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
-    let View { epoch, generation, members, learners, .. } = node.view();
-    let names = |list: &[Member]| {
-        let names: Vec<&str> = list.iter().map(|member| &*member.name).collect();
-        names.join(",")
-    };
-    reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
-    reply::stat(out, "node_name", &node.options.me.name);
-    reply::stat(out, "state", if node.is_serving() { "member" } else { "joining" });
-    reply::stat(out, "epoch", epoch.0);
-    reply::stat(out, "generation", generation.0);
-    reply::stat(out, "members", names(&members));
-    reply::stat(out, "learners", names(&learners));
-    reply::stat(out, "cluster_time_ms", now.cluster.0);
 }
 
 #[cfg(test)]

@@ -59,13 +59,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            beat_ms: 50,
-            suspect_ms: 400,
-            grant_ms: 800,
-            boot_wait_ms: 2000,
-            refusal_ms: 1000,
-        }
+        Self { beat_ms: 50, suspect_ms: 400, grant_ms: 800, boot_wait_ms: 2000, refusal_ms: 1000 }
     }
 }
 
@@ -93,8 +87,23 @@ pub struct GroupStatus {
     pub lease_left_ms: Option<u64>,
     /// Views since the start, by cause.
     pub changes: BTreeMap<Box<str>, u64>,
-    /// Each other node: whether it is up, and milliseconds for a round trip.
-    pub peers: Vec<(Box<str>, bool, Option<u64>)>,
+    /// How often promises to others had to run out before a view could begin.
+    pub grant_waits: u64,
+    /// The other nodes, as they are configured.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What is known of another node.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: Box<str>,
+    /// Whether it is heard and hears this node.
+    pub is_up: bool,
+    /// Milliseconds for a beat there and back.
+    pub rtt_ms: Option<u64>,
+    /// The epoch of the newest view it knows.
+    pub epoch: Epoch,
 }
 
 /// See the module.
@@ -120,6 +129,7 @@ pub struct Group<W> {
     flushes_asked: u64,
     beaten: Option<Millis>,
     changes: BTreeMap<Box<str>, u64>,
+    grant_waits: u64,
 }
 
 /// A flush_all of a client of this node.
@@ -152,6 +162,7 @@ impl<W> Group<W> {
             flushes_asked: 0,
             beaten: None,
             changes: BTreeMap::new(),
+            grant_waits: 0,
             options,
         }
     }
@@ -177,12 +188,20 @@ impl<W> Group<W> {
         let peers = self.options.peers.iter().map(|name| {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
             let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
-            (name.clone(), life.is_some(), life.and_then(|life| self.peers.rtt_ms(life)))
+            PeerStatus {
+                name: name.clone(),
+                is_up: life.is_some(),
+                rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
+                epoch: life
+                    .and_then(|life| self.peers.beat(life))
+                    .map_or(Epoch(0), |beat| beat.view.1),
+            }
         });
         GroupStatus {
             view: self.view.clone(),
             lease_left_ms: (now.local < until).then(|| until.since(now.local)),
             changes: self.changes.clone(),
+            grant_waits: self.grant_waits,
             peers: peers.collect(),
         }
     }
@@ -358,7 +377,7 @@ impl<W> Group<W> {
         let wait = self.grant_wait(&view, now);
         self.counted.clear();
         self.peers.stuck.clear();
-        self.proposals.forget();
+        self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
             self.member_since = None;
         } else if self.member_since.is_none() || view.generation != self.view.generation {
@@ -371,6 +390,7 @@ impl<W> Group<W> {
         self.peers.forget(|life| !view.remembers(life) && !dead.contains(&life));
         self.renew_lease();
         self.flush_due = Some(wait);
+        self.grant_waits += u64::from(wait > now.local);
         vec![Todo::Install(Box::new(self.view.clone()))]
     }
 
@@ -470,8 +490,7 @@ impl<W> Group<W> {
         if to == me {
             return;
         }
-        let grants =
-            self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
+        let grants = self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
         if grants {
             self.peers.grant(to, now.local.plus(self.options.timing.grant_ms));
         }

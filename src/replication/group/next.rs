@@ -38,9 +38,13 @@ pub(super) struct Proposals {
 
 impl Proposals {
     /// The view has changed.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn adopted(&mut self, former: &View, next: &View, now: Millis) {
         self.last = None;
         self.torn_since = None;
+        let absent = next.absent.iter().map(|member| member.incarnation);
+        for life in absent.filter(|&life| former.has_member(life)).collect::<Vec<_>>() {
+            self.leave_out(life, now);
+        }
     }
 
     /// Somebody's process has ended, and at that moment this node could read, or not.
@@ -124,10 +128,7 @@ impl<W> Group<W> {
         let (dead, missing): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|member| self.peers.is_dead(member.incarnation));
         next.cause = self.cause(&dead, &missing).into();
-        for member in &missing {
-            self.proposals.leave_out(member.incarnation, now.local);
-        }
-        next.dead = dead.iter().map(|member| member.incarnation).collect();
+        next.dead.extend(dead.iter().map(|member| member.incarnation));
         next.absent.extend(missing);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         let meets_all = |node: Incarnation, if_unknown: bool| {
@@ -177,9 +178,8 @@ impl<W> Group<W> {
             return;
         }
         let epoch = self.view.epoch;
-        let lags = |life: &Incarnation| {
-            self.peers.beat(*life).is_none_or(|beat| beat.active < epoch)
-        };
+        let lags =
+            |life: &Incarnation| self.peers.beat(*life).is_none_or(|beat| beat.active < epoch);
         let laggards: Vec<_> = self.view.others(self.me()).filter(lags).collect();
         // If this node itself lags, it is for others to say so.
         if self.works() {
@@ -194,7 +194,8 @@ impl<W> Group<W> {
         for member in self.view.others(self.me()) {
             if self.is_up(member, now) {
                 linked.push(member);
-                let meets = |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
+                let meets =
+                    |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
                 if meeting.iter().all(meets) {
                     meeting.push(member);
                 }
@@ -306,9 +307,8 @@ impl<W> Group<W> {
         let since = *self.proposals.alone_since.get_or_insert(now.local);
         let mut members = vec![self.options.me.clone()];
         for (life, name) in self.peers.living() {
-            let meets = |member: &Member| {
-                self.are_linked(life, member.incarnation, now).unwrap_or(false)
-            };
+            let meets =
+                |member: &Member| self.are_linked(life, member.incarnation, now).unwrap_or(false);
             if life != self.me() && members.iter().all(meets) {
                 members.push(Member { name: name.into(), incarnation: life });
             }

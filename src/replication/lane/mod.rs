@@ -60,6 +60,19 @@ pub enum Event {
     Stuck(Epoch, Incarnation),
 }
 
+/// What a lane has to do, and what it has asked of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Keys with changes that are not everywhere yet.
+    pub pending: u64,
+    /// Commands of clients of this node that wait.
+    pub waiting: u64,
+    /// Commands that other nodes were asked to decide, from the start on.
+    pub asked: u64,
+    /// Reads among them, which this node could not prove.
+    pub relayed_reads: u64,
+}
+
 /// A peer broke the rules of a stream; its link has to go down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
@@ -81,11 +94,15 @@ pub struct Lane<W> {
     carried: Carried,
     requests: Requests<W>,
     results: Results,
+    /// What was decided here in this view without changing anything. Sent again, it must not be
+    /// decided again: its client may have had its answer by then.
+    unchanged: BTreeMap<RequestId, Outcome>,
     /// Answers that no commit proves and no lease proved when their time came.
     unproven: Vec<Answer>,
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
     events: Vec<Event>,
+    backlog: Backlog,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +136,11 @@ impl<W> Lane<W> {
             carried: Carried::default(),
             requests: Requests::default(),
             results: Results::default(),
+            unchanged: BTreeMap::new(),
             unproven: Vec::new(),
             early: Vec::new(),
             events: Vec::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -156,9 +175,10 @@ impl<W> Lane<W> {
         std::mem::take(&mut self.events)
     }
 
-    /// Keys with changes that are not everywhere yet, and clients that wait.
-    pub fn backlog(&self) -> (usize, usize) {
-        (self.pending.len(), self.requests.len())
+    /// How much it has to do.
+    pub fn backlog(&self) -> Backlog {
+        let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
+        Backlog { pending, waiting, ..self.backlog }
     }
 
     /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
@@ -197,6 +217,8 @@ impl<W> Lane<W> {
         self.requests.sent(counter, out.local_time());
         let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
         if owner != self.options.me {
+            self.backlog.asked += 1;
+            self.backlog.relayed_reads += u64::from(fwd.mutation == Mutation::Read);
             self.tell(owner, LaneMessage::Fwd(fwd), out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
@@ -278,8 +300,11 @@ impl<W> Lane<W> {
             let epoch = self.view.epoch;
             self.events.extend(standing.into_iter().map(|peer| Event::Stuck(epoch, peer)));
         }
-        for answer in std::mem::take(&mut self.unproven) {
-            self.give(answer, out);
+        if self.change.is_none() {
+            // Otherwise it would answer a request that has been given to the next view's owner.
+            for answer in std::mem::take(&mut self.unproven) {
+                self.give(answer, out);
+            }
         }
         for counter in self.requests.older_than(RESEND_MS, now) {
             if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
@@ -313,7 +338,7 @@ impl<W> Lane<W> {
             return Err(Violation("a forward for a key that is not owned here"));
         }
         let request = RequestId { origin: from, counter: fwd.counter };
-        self.results.prune(from, fwd.done_up_to);
+        self.prune(from, fwd.done_up_to);
         match self.results.get(request) {
             Known::Over => return Ok(()),
             Known::Decided(outcome) if self.options.rules.dedupe => {
@@ -323,15 +348,37 @@ impl<W> Lane<W> {
             }
             Known::Decided(_) | Known::Open => {}
         }
+        let known = self.unchanged.get(&request).filter(|_| self.options.rules.dedupe);
+        if let Some(outcome) = known.cloned() {
+            self.answer_when_sure(Answer { request, outcome, is_read: true }, out);
+            return Ok(());
+        }
         let mutation = fwd.mutation.map(|value| value.as_ref());
         let decision = items.decide(key, &mutation, &mut self.versions);
         let is_read = decision.record.is_none();
         let answer = Answer { request, outcome: decision.outcome, is_read };
         match decision.record {
             Some(record) => self.append(record, answer, fwd.done_up_to, out),
-            None => self.answer_when_sure(answer, out),
+            None => {
+                if !matches!(fwd.mutation, Mutation::Read) {
+                    self.unchanged.insert(request, answer.outcome.clone());
+                }
+                self.answer_when_sure(answer, out);
+            }
         }
         Ok(())
+    }
+
+    /// The origin has its answers up to there.
+    fn prune(&mut self, origin: Incarnation, done_up_to: u64) {
+        self.results.prune(origin, done_up_to);
+        let first = RequestId { origin, counter: 0 };
+        while let Some((&request, _)) = self.unchanged.range(first..).next()
+            && request.origin == origin
+            && request.counter <= done_up_to
+        {
+            self.unchanged.remove(&request);
+        }
     }
 
     /// A change goes to everybody, and its outcome with it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::record::{Change as KeyChange, Direction, Marks, Outcome, Record, StoreMode, Terms};
-use crate::replication::{Decision, Member};
+use crate::replication::{Decision, LogWish, Member};
 use crate::time::Deadline;
 use crate::version::Version;
 
@@ -131,6 +131,12 @@ impl Outside<u32> for Post {
     fn still_waits(&self, _: &u32) -> bool {
         true
     }
+
+    fn ask_log(&mut self, _: LogWish) {}
+
+    fn local_time(&self) -> Millis {
+        Millis(10)
+    }
 }
 
 /// Some nodes, and what is on its way between them.
@@ -154,6 +160,7 @@ fn view(epoch: u32, members: &[u64], learners: &[u64]) -> View {
     };
     View {
         epoch: Epoch(epoch),
+        follows: Epoch(epoch - 1),
         generation: Epoch(1),
         members: list(members),
         learners: list(learners),
@@ -165,9 +172,17 @@ impl Wire {
     fn new(nodes: &[u64]) -> Self {
         let mut wire = Self::default();
         for &n in nodes {
-            wire.lanes.insert(life(n), (Lane::new(0, life(n), n), Map::default()));
+            wire.add(n);
         }
         wire
+    }
+
+    /// A lane that is outside of any view. Its lease holds in every view.
+    fn add(&mut self, n: u64) {
+        let lease = Arc::new(Lease::default());
+        let rules = Rules { lease: false, ..Rules::default() };
+        let options = LaneOptions { id: 0, me: life(n), seed: n, lease, suspect_ms: 400, rules };
+        self.lanes.insert(life(n), (Lane::new(options), Map::default()));
     }
 
     fn with(&mut self, n: u64, act: impl FnOnce(&mut Lane<u32>, &mut Map, &mut Post)) {
@@ -184,8 +199,20 @@ impl Wire {
     fn install(&mut self, view: &View) {
         let nodes: Vec<u64> = self.lanes.keys().map(|life| life.0).collect();
         for n in nodes {
-            self.with(n, |lane, items, post| lane.install(view, items, post).unwrap());
+            self.enter(n, view);
         }
+    }
+
+    /// One node hears of a view, and nobody has to be waited for.
+    fn enter(&mut self, n: u64, view: &View) {
+        self.with(n, |lane, items, post| {
+            lane.install(view, items, post).unwrap();
+            lane.flush(view.epoch, items, post).unwrap();
+        });
+    }
+
+    fn may_read(&self, n: u64) -> bool {
+        self.lanes[&life(n)].0.may_read(Key::new(KEY).unwrap())
     }
 
     fn mutate(&mut self, n: u64, waiter: u32, mutation: Mutation<&[u8]>) {
@@ -342,7 +369,7 @@ fn no_chunk_overtakes_a_delete() {
     wire.settle();
     wire.mutate(owner, 1, set(b"v"));
     wire.settle();
-    wire.lanes.insert(life(9), (Lane::new(0, life(9), 9), Map::default()));
+    wire.add(9);
     wire.install(&view(2, &[1, 2], &[9]));
     // The chunk with the item is on its way when the item is deleted.
     while wire.deliver(owner, other) || wire.deliver(other, owner) {}
@@ -373,11 +400,11 @@ fn messages_of_another_epoch_are_dropped_or_kept_for_their_time() {
     wire.settle();
     // The owner works in view 2 already, the other member does not know of it yet.
     let next = view(2, &[1, 2], &[]);
-    wire.with(owner, |lane, items, post| lane.install(&next, items, post).unwrap());
+    wire.enter(owner, &next);
     wire.mutate(owner, 1, set(b"v"));
     wire.settle();
     assert_eq!(wire.value(other), None);
-    wire.with(other, |lane, items, post| lane.install(&next, items, post).unwrap());
+    wire.enter(other, &next);
     wire.settle();
     assert_eq!(wire.value(other), Some(&b"v"[..]));
     assert_eq!(wire.answers, [(1, STORED)]);
@@ -411,6 +438,73 @@ fn a_node_that_was_left_out_keeps_nothing() {
     wire.settle();
     wire.mutate(1, 1, set(b"v"));
     wire.settle();
-    wire.with(2, |lane, items, post| lane.install(&view(2, &[1], &[]), items, post).unwrap());
+    wire.enter(2, &view(2, &[1], &[]));
     assert_eq!(wire.value(2), None);
+}
+
+#[test]
+fn what_is_not_everywhere_yet_is_shown_to_nobody() {
+    let owner = owner(&[1, 2, 3]);
+    let [near, far] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, set(b"v"));
+    wire.deliver(owner, near);
+    assert!(!wire.may_read(owner) && !wire.may_read(near) && wire.may_read(far));
+    wire.settle();
+    assert!(wire.may_read(owner) && wire.may_read(near) && wire.may_read(far));
+}
+
+#[test]
+fn what_came_over_is_shown_when_all_go_on() {
+    let owner = owner(&[1, 2, 3]);
+    let [near, far] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, set(b"v"));
+    wire.deliver(owner, near);
+    wire.kill(owner);
+    let mut rest = [near, far];
+    rest.sort_unstable();
+    let next = view(2, &rest, &[]);
+    wire.enter(near, &next);
+    assert!(!wire.may_read(near), "it has told what it has");
+    wire.enter(far, &next);
+    // far takes up what near has told, and waits until near goes on as well.
+    while wire.deliver(near, far) {}
+    assert_eq!(wire.value(far), Some(&b"v"[..]));
+    assert!(!wire.may_read(far), "near does not know that far has it");
+    wire.settle();
+    assert!(wire.may_read(near) && wire.may_read(far));
+}
+
+#[test]
+fn a_request_that_is_sent_again_is_not_decided_again() {
+    let owner = owner(&[1, 2, 3]);
+    let [origin, _] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(origin, 1, incr());
+    let later = Millis(10 + RESEND_MS);
+    wire.with(origin, |lane, items, post| lane.tick(later, items, post));
+    wire.settle();
+    assert_eq!(wire.answers, [(1, number(1))]);
+    assert_eq!(wire.value(owner), Some(&b"1"[..]));
+}
+
+#[test]
+fn a_learner_relays() {
+    let mut wire = Wire::new(&[1, 9]);
+    wire.install(&view(1, &[1], &[9]));
+    wire.mutate(9, 3, incr());
+    wire.settle();
+    assert_eq!(wire.answers, [(3, number(1))]);
+    wire.mutate(9, 4, incr());
+    // The view changes while the request is on its way.
+    wire.install(&view(2, &[1], &[9]));
+    wire.settle();
+    assert_eq!(wire.answers[1], (4, number(2)));
 }

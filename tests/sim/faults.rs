@@ -1,0 +1,172 @@
+//! What goes wrong, and when it is mended.
+
+use rand::RngExt;
+use sessiond::replication::Incarnation;
+use sessiond::time::Now;
+
+use super::world::{Event, MS, SECOND, World};
+
+/// A fault that is about to happen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// A process dies; its host answers for it.
+    Crash,
+    /// A host loses its power: nobody answers.
+    PowerOff,
+    /// Every process dies, and all memory is lost.
+    AllDie,
+    /// A process stands still.
+    Pause,
+    /// One host is cut off from all others.
+    CutOff,
+    /// One host is heard by nobody, or hears nobody.
+    OneWay,
+    /// Two hosts can't reach each other; the others can reach both.
+    Tear,
+}
+
+impl World {
+    pub(crate) fn plan_faults(&mut self) {
+        let count = self.rng.random_range(1..5);
+        let kinds = [
+            (Fault::Crash, 30),
+            (Fault::PowerOff, 8),
+            (Fault::AllDie, 1),
+            (Fault::Pause, 25),
+            (Fault::CutOff, 20),
+            (Fault::OneWay, 10),
+            (Fault::Tear, 10),
+        ];
+        let sum: u32 = kinds.iter().map(|(_, weight)| weight).sum();
+        for _ in 0..count {
+            let mut pick = self.rng.random_range(0..sum);
+            let kind = kinds.iter().find(|(_, weight)| {
+                let is_it = pick < *weight;
+                pick = pick.saturating_sub(*weight);
+                is_it
+            });
+            let at = self.rng.random_range(800 * MS..5 * SECOND);
+            if let Some((fault, _)) = kind {
+                self.at(at, Event::Fault(*fault));
+            }
+        }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        let slot = self.rng.random_range(0..self.hosts);
+        let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
+        match fault {
+            Fault::Crash => self.crash(slot, false),
+            Fault::PowerOff => self.crash(slot, true),
+            Fault::AllDie => self.all_die(),
+            Fault::Pause => {
+                let long = self.rng.random_range(50 * MS..3 * SECOND);
+                self.pause(slot, long);
+            }
+            Fault::CutOff => {
+                self.summary.cuts += 1;
+                self.tell(|| format!("n{slot} is cut off"));
+                for peer in (0..self.hosts).filter(|&peer| peer != slot) {
+                    self.network.cut(slot, peer);
+                    self.network.cut(peer, slot);
+                }
+                self.heal_later();
+            }
+            Fault::OneWay => {
+                self.summary.one_way_cuts += 1;
+                let is_mute = self.rng.random_bool(0.5);
+                self.tell(|| format!("n{slot} is {}", if is_mute { "mute" } else { "deaf" }));
+                for peer in (0..self.hosts).filter(|&peer| peer != slot) {
+                    let (from, to) = if is_mute { (slot, peer) } else { (peer, slot) };
+                    self.network.cut(from, to);
+                }
+                self.heal_later();
+            }
+            Fault::Tear => {
+                self.summary.torn_links += 1;
+                self.tell(|| format!("n{slot} and n{other} are torn apart"));
+                self.network.cut(slot, other);
+                self.network.cut(other, slot);
+                self.heal_later();
+            }
+        }
+    }
+
+    fn heal_later(&mut self) {
+        let long = self.rng.random_range(50 * MS..4 * SECOND);
+        self.after(long, Event::Heal);
+    }
+
+    /// Kills a process, unless it is the last that has everything.
+    fn crash(&mut self, slot: usize, is_silent: bool) {
+        let Some(victim) = self.life_of(slot) else {
+            return;
+        };
+        let holders = self.holders();
+        if holders.iter().all(|&life| life == victim) {
+            return;
+        }
+        self.tell(|| format!("n{slot} dies{}", if is_silent { " in silence" } else { "" }));
+        if is_silent {
+            self.summary.silent_crashes += 1;
+        } else {
+            self.summary.crashes += 1;
+        }
+        self.kill(victim, is_silent);
+        let away = self.rng.random_range(5 * MS..3 * SECOND);
+        self.after(away, Event::Boot(slot));
+    }
+
+    /// The lives that have all data: members of the newest view, and of what may come of it.
+    fn holders(&self) -> Vec<Incarnation> {
+        let Some(view) = self.logs.newest() else {
+            return Vec::new();
+        };
+        let members = view.members.iter().map(|member| member.incarnation);
+        members.filter(|life| self.alive.contains_key(life)).collect()
+    }
+
+    fn all_die(&mut self) {
+        self.summary.all_dead += 1;
+        self.tell(|| "all die".into());
+        let lives: Vec<_> = self.alive.keys().copied().collect();
+        for life in lives {
+            self.kill(life, false);
+        }
+        self.history.lost(self.now, self.now + 1);
+        for slot in 0..self.hosts {
+            let away = self.rng.random_range(5 * MS..SECOND);
+            self.after(away, Event::Boot(slot));
+        }
+    }
+
+    fn kill(&mut self, victim: Incarnation, is_silent: bool) {
+        let Some(process) = self.alive.remove(&victim) else {
+            return;
+        };
+        self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
+        self.network.end(victim, &mut self.rng);
+        self.silent[process.slot] = is_silent;
+        let others: Vec<(Incarnation, usize)> =
+            self.alive.iter().map(|(&life, other)| (life, other.slot)).collect();
+        for (life, other) in others {
+            if !is_silent && self.network.is_open(process.slot, other) {
+                let soon = self.rng.random_range(100..3 * MS);
+                self.after(soon, Event::Ended { at: life, slot: process.slot });
+            }
+        }
+        self.break_connections(process.slot);
+    }
+
+    fn pause(&mut self, slot: usize, long: u64) {
+        if let Some(life) = self.life_of(slot)
+            && let Some(process) = self.alive.get_mut(&life)
+        {
+            process.paused_until = process.paused_until.max(self.now + long);
+            let until = process.paused_until;
+            self.summary.pauses += 1;
+            self.tell(|| format!("n{slot} stands still for {} ms", long / MS));
+            self.at(until, Event::Resume(life));
+        }
+    }
+}

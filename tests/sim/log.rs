@@ -1,0 +1,81 @@
+//! The log of views, as the nodes see it: whatever a majority agrees on, in one order; offers and
+//! news of it get lost, late and repeated.
+
+use sessiond::replication::{View, may_follow};
+
+/// One line of views per founding; each host follows one of them.
+pub(crate) struct Logs {
+    lines: Vec<Line>,
+    /// The line that each host follows.
+    follows: Vec<usize>,
+}
+
+struct Line {
+    voters: Vec<usize>,
+    present: Option<View>,
+}
+
+impl Logs {
+    /// All hosts vote.
+    pub(crate) fn new(hosts: usize) -> Self {
+        Self {
+            lines: vec![Line { voters: (0..hosts).collect(), present: None }],
+            follows: vec![0; hosts],
+        }
+    }
+
+    fn has_majority(&self, line: usize, reaches: impl Fn(usize) -> bool) -> bool {
+        let voters = &self.lines[line].voters;
+        2 * voters.iter().filter(|&&voter| reaches(voter)).count() > voters.len()
+    }
+
+    /// A host offers a view; whether it is agreed on. `obeys` stands for the rule.
+    pub(crate) fn propose(
+        &mut self,
+        host: usize,
+        next: View,
+        obeys_half: bool,
+        reaches: impl Fn(usize) -> bool,
+    ) -> bool {
+        let line = self.follows[host];
+        if !self.has_majority(line, reaches) {
+            return false;
+        }
+        let present = self.lines[line].present.as_ref();
+        let follows = may_follow(present, &next);
+        let is_next = present
+            .is_some_and(|present| next.follows == present.epoch && next.line == present.line);
+        if !(follows || (!obeys_half && is_next)) {
+            return false;
+        }
+        self.lines[line].present = Some(next);
+        true
+    }
+
+    /// A host begins a new line.
+    pub(crate) fn found(&mut self, host: usize, view: View) {
+        self.lines.push(Line { voters: vec![host], present: Some(view) });
+        self.follows[host] = self.lines.len() - 1;
+    }
+
+    /// What a host that reaches these others learns.
+    pub(crate) fn learn(&mut self, host: usize, reaches: impl Fn(usize) -> bool) -> Option<View> {
+        // Whoever meets a newer line joins it, if its majority is there to take it in.
+        let newest = (0..self.follows.len()).filter(|&other| reaches(other));
+        let newest = newest.map(|other| self.follows[other]).max()?;
+        if newest > self.follows[host] && self.has_majority(newest, &reaches) {
+            self.follows[host] = newest;
+            if !self.lines[newest].voters.contains(&host) {
+                self.lines[newest].voters.push(host);
+            }
+        }
+        let line = self.follows[host];
+        let present = self.lines[line].present.clone();
+        present.filter(|_| self.has_majority(line, reaches))
+    }
+
+    /// The newest view of the newest line.
+    pub(crate) fn newest(&self) -> Option<&View> {
+        self.lines.iter().rev().find_map(|line| line.present.as_ref())
+    }
+}

@@ -1,0 +1,36 @@
+//! How often each mechanism ran.
+
+macro_rules! summary {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counts of one run, or of many.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Summary { $($(#[$doc])* pub(crate) $name: u64),* }
+
+        impl Summary {
+            /// Adds another run.
+            pub(crate) fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+
+            /// What has never happened.
+            pub(crate) fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$name == 0 { missing.push(stringify!($name)); })*
+                missing
+            }
+        }
+    };
+}
+
+summary! {
+    /// Commands that clients gave, and those whose connection broke.
+    commands, unknown_outcomes,
+    /// Operations judged, and keys.
+    checked_operations, checked_keys,
+    /// Messages.
+    forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
+    /// Faults.
+    crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
+    /// Of the group.
+    views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
+    /// Commands that clients waited for longer than a second.
+    held,
+}
