@@ -21,8 +21,8 @@ use super::courier::{Courier, Letter, Links, Waiter};
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
-use super::{PeerOptions, StartError, clock, new_runtime, views};
-use crate::membership::Membership;
+use super::views::{self, Log};
+use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -76,18 +76,18 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
     let address = peers.listen;
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
-    let membership = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
-    let membership = membership.map_err(StartError::Membership)?;
+    let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
+    let log = log.map_err(StartError::Membership)?;
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
         connections: Cell::new(0),
-        membership,
+        log,
         node,
         links,
     });
-    let log = Rc::clone(&control);
-    spawn_local(async move { views::pass_on(wishes, &log.membership).await });
+    let passing = Rc::clone(&control);
+    spawn_local(async move { passing.log.pass_on(wishes).await });
     spawn_local(Rc::clone(&control).tell_time());
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     for (peer, queue) in queues.into_iter().enumerate() {
@@ -101,7 +101,7 @@ struct Control {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     greeting: Greeting,
-    membership: Membership,
+    log: Log,
     peers: Vec<Peer>,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
@@ -152,10 +152,10 @@ impl Control {
         let name = self.name(peer);
         if both {
             tracing::info!(peer = name, "link up");
-            self.membership.peer_up(name);
+            self.log.membership().peer_up(name);
         } else {
             tracing::warn!(peer = name, "link down");
-            self.membership.peer_down(name);
+            self.log.membership().peer_down(name);
         }
     }
 
@@ -347,7 +347,7 @@ impl Control {
     ) -> Result<(), End> {
         for message in messages {
             match message {
-                Message::Log(frame) => self.membership.receive(self.name(peer), frame),
+                Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
                 Message::Beat(_) | Message::View(_) => {
                     let now = clock::now(&self.node);
                     let heard = self.node.receive(life, message, now, courier);
