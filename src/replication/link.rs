@@ -71,7 +71,7 @@ impl Outbox {
             // A receiver that has forgotten, or makes things up.
             return Some(Err(self.start_over()));
         }
-        self.received(received);
+        self.forget(received.up_to);
         self.sent = self.acked;
         Some(Ok(()))
     }
@@ -83,20 +83,23 @@ impl Outbox {
         Some(message)
     }
 
-    /// The receiver has so much; what it says of another session, or of what was never sent, is
-    /// nothing.
+    /// The receiver has so much; what it says of another session is nothing.
+    ///
+    /// A former connection may have brought it more than it knew when it answered the present one's
+    /// hello. That goes over again all the same: it counts what comes from what it said there.
     pub fn received(&mut self, received: Received) {
-        let last = self.acked + self.waiting.len() as u64;
-        if received.session != self.session || received.up_to > last {
-            return;
+        if received.session == self.session {
+            self.forget(received.up_to.min(self.sent));
         }
-        while self.acked < received.up_to {
+    }
+
+    fn forget(&mut self, up_to: u64) {
+        while self.acked < up_to {
             self.acked += 1;
             if let Some((_, bytes)) = self.waiting.pop_front() {
                 self.bytes -= bytes;
             }
         }
-        self.sent = self.sent.max(self.acked);
     }
 
     fn start_over(&mut self) -> Broken {
@@ -328,6 +331,7 @@ mod tests {
     fn a_receiver_that_has_forgotten_gets_a_new_session() {
         let mut outbox = Outbox::new(1, 1 << 20);
         (1..=3).for_each(|n| outbox.push(message(n)).unwrap());
+        while outbox.next().is_some() {}
         outbox.received(Received { session: 1, up_to: 2 });
         let forgotten = Received { session: 1, up_to: 0 };
         assert_eq!(outbox.resume(forgotten), Some(Err(Broken { messages: 1 })));
