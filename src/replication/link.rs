@@ -77,7 +77,7 @@ impl Outbox {
     }
 
     /// The next message for the present connection.
-    pub fn next(&mut self) -> Option<&Message> {
+    pub fn next_unsent(&mut self) -> Option<&Message> {
         let (message, _) = self.waiting.get((self.sent - self.acked) as usize)?;
         self.sent += 1;
         Some(message)
@@ -279,7 +279,7 @@ mod tests {
                         prop_assert_eq!(outbox.push(message(pushed)), Ok(()));
                     },
                     Step::Send(count) => for _ in 0..count {
-                        connection.wire.extend(outbox.next().cloned());
+                        connection.wire.extend(outbox.next_unsent().cloned());
                     },
                     Step::Arrive(count) => arrive(&mut connection, &mut inbox, &mut seen, count),
                     Step::Ack(arrives) => {
@@ -295,7 +295,7 @@ mod tests {
                 }
             }
             connection = connect(&mut outbox, &mut inbox);
-            while let Some(message) = outbox.next() {
+            while let Some(message) = outbox.next_unsent() {
                 connection.wire.push_back(message.clone());
             }
             arrive(&mut connection, &mut inbox, &mut seen, u8::MAX);
@@ -316,12 +316,12 @@ mod tests {
             assert_eq!(outbox.push(message(n)), Ok(()));
         }
         assert_eq!(outbox.push(message(4)), Err(Broken { messages: 4 }));
-        assert_eq!(outbox.next(), None);
+        assert_eq!(outbox.next_unsent(), None);
         outbox.push(message(5)).unwrap();
         let position = Received { session: 6, up_to: 0 };
         assert_eq!(inbox.open(outbox.position().session), Opened::Anew(position));
         assert_eq!(outbox.resume(position), Some(Ok(())));
-        assert_eq!(outbox.next(), Some(&message(5)));
+        assert_eq!(outbox.next_unsent(), Some(&message(5)));
         // A connection of the old session that was long on its way.
         assert_eq!(inbox.open(5), Opened::Stale);
         assert_eq!(inbox.take(5, 1), Err(Gap));
@@ -331,7 +331,7 @@ mod tests {
     fn a_receiver_that_has_forgotten_gets_a_new_session() {
         let mut outbox = Outbox::new(1, 1 << 20);
         (1..=3).for_each(|n| outbox.push(message(n)).unwrap());
-        while outbox.next().is_some() {}
+        while outbox.next_unsent().is_some() {}
         outbox.received(Received { session: 1, up_to: 2 });
         let forgotten = Received { session: 1, up_to: 0 };
         assert_eq!(outbox.resume(forgotten), Some(Err(Broken { messages: 1 })));
@@ -345,6 +345,6 @@ mod tests {
         outbox.push(message(1)).unwrap();
         outbox.received(Received { session: 1, up_to: 2 });
         outbox.received(Received { session: 2, up_to: 1 });
-        assert_eq!(outbox.next(), Some(&message(1)));
+        assert_eq!(outbox.next_unsent(), Some(&message(1)));
     }
 }

@@ -63,13 +63,11 @@ impl Links {
             ends.push(end);
             Way { queue, wake: Notify::new() }
         };
-        let link = |name: &Box<str>| Link {
-            name: name.clone(),
-            life: AtomicU64::new(0),
-            control: way(&mut control),
-            data: way(&mut data),
-        };
-        let peers = names.iter().map(link).collect();
+        let mut peers = Vec::new();
+        for name in names {
+            let (control, data) = (way(&mut control), way(&mut data));
+            peers.push(Link { name: name.clone(), life: AtomicU64::new(0), control, data });
+        }
         (Self { peers, log }, Ends { control, data, wishes })
     }
 

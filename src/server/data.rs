@@ -439,7 +439,7 @@ impl Dialer {
         let state = &self.data.peers[self.peer];
         let mut outbox = state.outbox.borrow_mut();
         while batch.len() < BATCH_BYTES
-            && let Some(message) = outbox.next()
+            && let Some(message) = outbox.next_unsent()
         {
             message::encode(message, batch);
         }
