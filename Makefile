@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim parity conformance clients fuzz bench soak growth hitratio build help
+.PHONY: run demo test check sim model nemesis parity conformance clients fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -12,7 +12,7 @@ run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
 	@$(PYTHON) tests/e2e/demo.py
 
-test: build $(VENV)/ready ## everything: unit, tidy, simulation, wire scripts, real processes with real Django, conformance
+test: build $(VENV)/ready ## everything: unit, tidy, simulation, model, wire scripts, real processes with real Django, conformance
 	cargo test --locked
 	$(PYTHON) -m pytest tests/e2e
 	python3 tests/conformance/run.py --short --or-skip
@@ -25,6 +25,12 @@ check: ## format, lints, the rules of the house, docs
 
 sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 	cargo test --locked --test sim promises -- --nocapture
+
+nemesis: ## three processes under faults; ROUNDS=n, SECONDS=n, SEED=n, FAULTS=all or names; KILLS=n for kills alone
+	ROUNDS=$${ROUNDS:-1} cargo test --locked --test nemesis $(if $(KILLS),killed,promises) -- --nocapture
+
+model: ## the model of the replication protocol, in larger bounds, a minute or two; ONLY="two operations" for one of them
+	MODEL_FULL=1 cargo test --locked --test model -- --nocapture --test-threads=1
 
 parity: build ## the wire scripts against stock memcached (Debian's package) as well as against us
 	PARITY=stock cargo test --locked --test wire -- --nocapture

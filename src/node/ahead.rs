@@ -1,47 +1,116 @@
 //! Looks at the keys of a get some steps ahead, so that memory is on its way when its turn comes.
 //!
-//! A shard's lock is taken three times for a key then, which costs far less than one wait for
-//! memory. Prefetches are hints: they go on behind a lock, where loads would have to end first.
+//! Each key is taken off the line, and hashed, once. A shard's lock is taken three times for it,
+//! which costs far less than one wait for memory. Prefetches are hints: they go on behind a lock,
+//! where loads would have to end first.
+
+use std::array;
 
 use super::Node;
-use crate::protocol::Keys;
+use crate::key::Key;
+use crate::protocol::{KeyTooLong, Keys};
+use crate::store::Place;
+
+/// Steps between a look at the index and one at the item, and between that and the read.
+const STEPS: usize = 4;
+const SPACE: usize = 2 * STEPS;
 
 /// See the module.
 pub(super) struct Ahead<'a> {
-    entries: Keys<'a>,
-    items: Keys<'a>,
+    /// What nobody has looked at yet.
+    keys: Keys<'a>,
+    /// The others that have not been read yet, each at its number modulo the length.
+    sought: [Option<Sought<'a>>; SPACE],
+    /// Of a single key nothing is known in time.
+    single: Option<Sought<'a>>,
+    taken: usize,
+    brought: usize,
+    read: usize,
+    has_failed: bool,
+}
+
+/// A key that is to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Sought<'a> {
+    pub(super) key: Key<'a>,
+    pub(super) lane: usize,
+    /// `None`: nobody has looked for it yet.
+    pub(super) place: Option<Place>,
+    /// The line from this key on.
+    here: Keys<'a>,
+}
+
+impl<'a> Sought<'a> {
+    fn new(key: Key<'a>, here: Keys<'a>) -> Self {
+        Self { key, lane: key.hash().lane(), place: None, here }
+    }
+
+    /// The line behind this key.
+    pub(super) fn behind(&self) -> Keys<'a> {
+        let mut keys = self.here;
+        keys.next();
+        keys
+    }
 }
 
 impl<'a> Ahead<'a> {
-    /// Steps between a look at the index and one at the item, and between that and the read.
-    const STEPS: usize = 4;
-
-    pub(super) fn of<W>(node: &Node<W>, keys: &Keys<'a>) -> Self {
-        let mut ahead = Self { entries: keys.clone(), items: keys.clone() };
-        // Of a single key nothing is known in time.
-        if keys.clone().nth(1).is_none() {
-            (ahead.entries, ahead.items) = (Keys::default(), Keys::default());
+    pub(super) fn of(mut keys: Keys<'a>) -> Self {
+        let (here, first) = (keys, keys.next());
+        let single = match first {
+            Some(Ok(key)) if keys.is_empty() => Some(Sought::new(key, here)),
+            _ => None,
+        };
+        Self {
+            keys: if single.is_some() { keys } else { here },
+            // Not `[None; SPACE]`, which would be copied from somewhere.
+            sought: array::from_fn(|_| None),
+            single,
+            taken: 0,
+            brought: 0,
+            read: 0,
+            has_failed: false,
         }
-        (0..2 * Self::STEPS).for_each(|_| ahead.bring_entry(node));
-        (0..Self::STEPS).for_each(|_| ahead.bring_item(node));
-        ahead
     }
 
-    /// One key further.
-    pub(super) fn step<W>(&mut self, node: &Node<W>) {
-        self.bring_entry(node);
-        self.bring_item(node);
+    /// The next key to read.
+    pub(super) fn next<W>(&mut self, node: &Node<W>) -> Option<Result<Sought<'a>, KeyTooLong>> {
+        if let Some(single) = self.single.take() {
+            return Some(Ok(single));
+        }
+        while self.taken < self.read + SPACE && self.bring_entry(node) {}
+        while self.brought < self.taken.min(self.read + STEPS) {
+            self.bring_item(node);
+        }
+        if self.read == self.taken {
+            return self.has_failed.then_some(Err(KeyTooLong));
+        }
+        let sought = self.sought[self.read % SPACE];
+        self.read += 1;
+        sought.map(Ok)
     }
 
-    fn bring_entry<W>(&mut self, node: &Node<W>) {
-        if let Some(Ok(key)) = self.entries.next() {
-            node.shards[key.hash().lane()].lock().store().bring_entry(key);
-        }
+    /// False when there is no other key.
+    fn bring_entry<W>(&mut self, node: &Node<W>) -> bool {
+        let here = self.keys;
+        let key = match self.keys.next() {
+            Some(Ok(key)) => key,
+            Some(Err(KeyTooLong)) => {
+                (self.has_failed, self.keys) = (true, Keys::default());
+                return false;
+            }
+            None => return false,
+        };
+        let mut sought = Sought::new(key, here);
+        sought.place = Some(node.shards[sought.lane].lock().store().bring_entry(key));
+        self.sought[self.taken % SPACE] = Some(sought);
+        self.taken += 1;
+        true
     }
 
     fn bring_item<W>(&mut self, node: &Node<W>) {
-        if let Some(Ok(key)) = self.items.next() {
-            node.shards[key.hash().lane()].lock().store().bring_item(key);
+        if let Some(Sought { lane, place: Some(place), .. }) = self.sought[self.brought % SPACE] {
+            node.shards[lane].lock().store().bring_item(place);
         }
+        self.brought += 1;
     }
 }

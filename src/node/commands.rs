@@ -130,30 +130,26 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
     }
 
-    fn get<'a>(&mut self, mut keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
+    fn get<'a>(&mut self, keys: Keys<'a>, form: ValueForm, last: bool) -> Executed<'a> {
         let (mut asked, mut hits) = (0, 0);
         let is_seen = self.is_seen();
         let mut executed = Executed::Done;
-        let mut ahead = Ahead::of(self.node, &keys);
-        loop {
-            ahead.step(self.node);
-            let key = match keys.next() {
-                None => break,
-                Some(Ok(key)) => key,
-                Some(Err(_)) => {
-                    executed = Executed::BadKey;
-                    break;
-                }
+        let mut ahead = Ahead::of(keys);
+        while let Some(sought) = ahead.next(self.node) {
+            let Ok(sought) = sought else {
+                executed = Executed::BadKey;
+                break;
             };
-            let mut shard = self.node.shards[key.hash().lane()].lock();
+            let key = sought.key;
+            let mut shard = self.node.shards[sought.lane].lock();
             if !shard.may_read(key) {
                 drop(shard);
-                executed = self.ask(key, keys.clone(), form);
+                executed = self.ask(key, sought.behind(), form);
                 break;
             }
             let start = self.out.len();
             let mut found = None;
-            if let Some(item) = shard.get(key, self.now) {
+            if let Some(item) = shard.read(&sought, self.now) {
                 found = Some(item.value.len());
                 let value = Shown::Stored(item.value);
                 show_value(self.out, form, key, item.flags, item.cas, value);
@@ -162,7 +158,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             if !shard.proves_read(|| self.host.local_time()) {
                 drop(shard);
                 self.out.truncate(start);
-                executed = self.ask(key, keys.clone(), form);
+                executed = self.ask(key, sought.behind(), form);
                 break;
             }
             asked += 1;
@@ -173,9 +169,12 @@ impl<W, H: Host<W>> Context<'_, W, H> {
                 self.node.observers.read(read, self.now);
             }
             // With no key left, END goes out with the last value.
-            if found.is_some() && self.out.len() >= OUTPUT_MAX && keys.clone().next().is_some() {
-                executed = Executed::Paused(keys.clone(), form);
-                break;
+            if found.is_some() && self.out.len() >= OUTPUT_MAX {
+                let behind = sought.behind();
+                if { behind }.next().is_some() {
+                    executed = Executed::Paused(behind, form);
+                    break;
+                }
             }
         }
         self.counters.cmd_get.add(asked);

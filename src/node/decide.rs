@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::record::{
     Change, Direction, Fetched, Marks, Mutation, Outcome, Record, Sight, StoreMode, Terms,
 };
-use crate::store::{Applied, Item, Store};
+use crate::store::{Applied, Found, Item, Store};
 use crate::time::{Deadline, Now};
 use crate::version::{Version, Versions};
 
@@ -29,14 +29,13 @@ enum Verdict<'a> {
 
 /// What every rule looks at.
 struct Case<'a, 'b> {
-    item: Option<Item<'b>>,
+    store: &'b Store,
+    found: &'b Found,
     /// What the CAS unique will be, unless the client sets another.
     version: Version,
     /// Where values are put together that no client has sent as a whole.
     scratch: &'a mut Vec<u8>,
     item_max: usize,
-    /// A key that is absent here may have been evicted here only.
-    may_be_elsewhere: bool,
     now: Now,
 }
 
@@ -51,11 +50,11 @@ pub(super) fn decide<'a>(
     now: Now,
 ) -> Decided<'a> {
     scratch.clear();
-    let may_be_elsewhere = store.has_evicted();
-    let item = store.peek(key, now);
-    let current = item.map(|item| item.version);
+    let found = store.seek(key, now);
+    let current = store.version(&found);
     let version = versions.next(current);
-    let case = Case { item, version, scratch, item_max, may_be_elsewhere, now };
+    let case =
+        Case { store: &*store, found: &found, version, scratch, item_max, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
             case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
@@ -71,19 +70,21 @@ pub(super) fn decide<'a>(
     match verdict {
         Verdict::No(outcome) => Decided { outcome, record: None },
         Verdict::Yes(change, outcome) => {
-            carry_out(store, Record { key: key.bytes(), version, change }, outcome, current, now)
+            let record = Record { key: key.bytes(), version, change };
+            carry_out(store, found, record, outcome, current, now)
         }
     }
 }
 
 fn carry_out<'a>(
     store: &mut Store,
+    found: Found,
     mut record: Record<&'a [u8]>,
     outcome: Outcome,
     current: Option<Version>,
     now: Now,
 ) -> Decided<'a> {
-    if store.apply(&record, now) != Applied::NoMemory {
+    if store.apply_at(found, &record, now) != Applied::NoMemory {
         return Decided { outcome, record: Some(record) };
     }
     // The store has dropped the older item: a session must not fall back to a former state.
@@ -97,26 +98,33 @@ struct Put<'a> {
     value: &'a [u8],
 }
 
-impl<'a> Case<'a, '_> {
+impl<'a, 'b> Case<'a, 'b> {
+    /// Only for rules that depend on it: a plain set does not.
+    fn item(&self) -> Option<Item<'b>> {
+        self.store.item(self.found, self.now)
+    }
+
     fn store(self, mode: StoreMode, mut put: Put<'a>, terms: Terms) -> Verdict<'a> {
         let mut marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
-        match (mode, &self.item, terms.compare) {
-            (StoreMode::Add, Some(_), _) => return Verdict::No(Outcome::NotStored),
-            (StoreMode::Append | StoreMode::Prepend, _, _) => return self.join(mode, put, terms),
-            (StoreMode::Set | StoreMode::Replace, None, Some(_)) => {
-                return Verdict::No(Outcome::NotFound);
-            }
-            (StoreMode::Replace, None, None) => return Verdict::No(Outcome::NotStored),
-            (StoreMode::Set | StoreMode::Replace, Some(item), Some(unique))
-                if item.cas != unique =>
-            {
-                if !terms.is_stale || unique > item.cas {
-                    return Verdict::No(Outcome::Exists);
+        match (mode, terms.compare) {
+            (StoreMode::Add, _) if self.found.is_some() => return Verdict::No(Outcome::NotStored),
+            (StoreMode::Append | StoreMode::Prepend, _) => return self.join(mode, put, terms),
+            (StoreMode::Set | StoreMode::Replace, Some(unique)) => {
+                let Some(item) = self.item() else {
+                    return Verdict::No(Outcome::NotFound);
+                };
+                if item.cas != unique {
+                    if !terms.is_stale || unique > item.cas {
+                        return Verdict::No(Outcome::Exists);
+                    }
+                    // Better than nothing, says the client: it is no newer for that, and whoever has
+                    // been told to renew it still is.
+                    (marks.is_stale, marks.is_won) = (true, item.marks.is_won);
+                    put.deadline = item.deadline;
                 }
-                // Better than nothing, says the client: it is no newer for that, and whoever has
-                // been told to renew it still is.
-                (marks.is_stale, marks.is_won) = (true, item.marks.is_won);
-                put.deadline = item.deadline;
+            }
+            (StoreMode::Replace, None) if !self.found.is_some() => {
+                return Verdict::No(Outcome::NotStored);
             }
             _ => {}
         }
@@ -131,12 +139,15 @@ impl<'a> Case<'a, '_> {
             return Verdict::Yes(Change::Put { cas, flags, deadline, marks, value }, outcome);
         }
         // Stored and already over: the old value must not survive.
-        self.delete_anywhere(outcome)
+        match self.found.is_some() {
+            true => Verdict::Yes(Change::Delete, outcome),
+            false => Verdict::No(outcome),
+        }
     }
 
     /// append and prepend keep flags and end of what is there.
     fn join(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             let marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
             return match terms.vivify {
                 Some(deadline) => self.put(Put { deadline, ..put }, marks, terms),
@@ -161,18 +172,9 @@ impl<'a> Case<'a, '_> {
         Verdict::Yes(rewritten(&item, cas, item.deadline, self.scratch), outcome)
     }
 
-    /// Deletes what is here, or what may be left on other nodes.
-    fn delete_anywhere(self, outcome: Outcome) -> Verdict<'a> {
-        if self.item.is_some() || self.may_be_elsewhere {
-            Verdict::Yes(Change::Delete, outcome)
-        } else {
-            Verdict::No(outcome)
-        }
-    }
-
     fn delete(self, terms: Terms, empty: Option<u32>) -> Verdict<'a> {
-        let Some(item) = self.item else {
-            return self.delete_anywhere(Outcome::NotFound);
+        let Some(item) = self.item() else {
+            return Verdict::No(Outcome::NotFound);
         };
         if terms.compare.is_some_and(|unique| unique != item.cas) {
             return Verdict::No(Outcome::Exists);
@@ -205,7 +207,7 @@ impl<'a> Case<'a, '_> {
 
     fn count(self, direction: Direction, delta: u64, initial: u64, terms: Terms) -> Verdict<'a> {
         let cas = terms.cas.unwrap_or(self.version.get());
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             return self.begin_count(initial, cas, terms);
         };
         let Some(before) = number(item.value.start()) else {
@@ -247,7 +249,7 @@ impl<'a> Case<'a, '_> {
     }
 
     fn touch(self, deadline: Deadline) -> Verdict<'a> {
-        match self.item {
+        match self.item() {
             None => Verdict::No(Outcome::NotFound),
             Some(_) if deadline.is_past(self.now) => Verdict::Yes(Change::Delete, Outcome::Touched),
             Some(Item { cas, marks, .. }) => {
@@ -257,7 +259,7 @@ impl<'a> Case<'a, '_> {
     }
 
     fn fetch(self, terms: Terms, recache: Deadline) -> Verdict<'a> {
-        let Some(item) = self.item else {
+        let Some(item) = self.item() else {
             return self.vivify(terms);
         };
         let mut sight = item.sight();
@@ -279,7 +281,7 @@ impl<'a> Case<'a, '_> {
 
     fn read(self) -> Verdict<'a> {
         let found = |item: Item<'_>| fetched(item.sight(), item.value.to_vec().into());
-        Verdict::No(self.item.map_or(Outcome::NotFound, found))
+        Verdict::No(self.item().map_or(Outcome::NotFound, found))
     }
 
     /// An empty item that this client is told to fill.
@@ -348,36 +350,5 @@ mod tests {
         for text in [&b""[..], b"x", b"1x", b"-1", b"18446744073709551616", b" "] {
             assert_eq!(number(text), None, "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_delete_of_what_was_evicted_here_still_goes_to_the_others() {
-        use std::sync::Arc;
-
-        use crate::store::{Budget, Options};
-
-        let budget = Arc::new(Budget::new(64 << 10));
-        let mut store = Store::new(Options { evict: true, seed: 1, ..Options::default() }, budget);
-        let mut versions = Versions::new(crate::version::Epoch(1), 0);
-        let (now, terms, value) = (Now::default(), Terms::default(), [0; 1000]);
-        let set = Mutation::Store {
-            mode: StoreMode::Set,
-            flags: 0,
-            deadline: Deadline::NEVER,
-            terms,
-            value: &value[..],
-        };
-        let delete = Mutation::Delete { terms, empty: None };
-        let mut run = |name: &str, mutation: &Mutation<&[u8]>| {
-            let (mut scratch, key) = (Vec::new(), Key::new(name.as_bytes()).unwrap());
-            let decided =
-                decide(&mut store, &mut scratch, key, mutation, &mut versions, 1 << 20, now);
-            (decided.outcome, decided.record.is_some())
-        };
-        assert_eq!(run("none", &delete), (Outcome::NotFound, false));
-        for n in 0..100 {
-            run(&n.to_string(), &set);
-        }
-        assert_eq!(run("0", &delete), (Outcome::NotFound, true));
     }
 }

@@ -130,6 +130,7 @@ impl<W> Node<W> {
                 seed,
                 lease: Arc::clone(&lease),
                 suspect_ms: options.timing.suspect_ms,
+                patience_ms: options.timing.patience_ms(),
                 rules: options.rules,
             };
             CachePadded::new(Mutex::new(Shard::new(lane, store, options.settings.item_max)))

@@ -271,6 +271,7 @@ fn doing(step: &Step, rest: &[u8]) -> Doing {
     /// No command line is longer.
     const LINE_MAX: usize = 2 << 10;
     match step {
+        Step::Read(_) if rest.is_empty() => Doing::Reading,
         // A line that is complete and still not enough waits for its data block.
         Step::Read(_) if memchr::memchr(b'\n', &rest[..rest.len().min(LINE_MAX)]).is_some() => {
             Doing::AwaitingData

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Host;
+use super::ahead::Sought;
 use super::decide::{self, Decided};
 use crate::key::{Key, KeyHash};
 use crate::record::{Change, Mutation, Outcome, Record};
@@ -52,6 +53,14 @@ impl<W> Shard<W> {
 
     pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
         self.store.get(key, now)
+    }
+
+    /// The same for a key that may have been looked for already.
+    pub(super) fn read(&mut self, sought: &Sought<'_>, now: Now) -> Option<Item<'_>> {
+        match sought.place {
+            Some(place) => self.store.get_at(place, sought.key, now),
+            None => self.store.get(sought.key, now),
+        }
     }
 
     pub(super) fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {

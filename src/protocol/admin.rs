@@ -373,14 +373,14 @@ mod tests {
 
     fn request(text: &str) -> Request<'_> {
         match line(text.as_bytes(), Box::leak(Box::new([0; KEY_MAX]))) {
-            Line::Request(request) => request,
+            Ok(Line::Request(request)) => request,
             other => panic!("{text}: {other:?}"),
         }
     }
 
     fn error(text: &str) -> &'static str {
         match line(text.as_bytes(), Box::leak(Box::new([0; KEY_MAX]))) {
-            Line::Bad(bad) => std::str::from_utf8(bad.error).unwrap().trim_end(),
+            Err(bad) => std::str::from_utf8(bad.error).unwrap().trim_end(),
             other => panic!("{text}: {other:?}"),
         }
     }

@@ -253,10 +253,15 @@ pub enum MetaMode {
 }
 
 /// The keys of a get line, checked one by one as they are read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Keys<'a>(&'a [u8]);
 
 impl Keys<'_> {
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        text::is_blank(self.0)
+    }
+
     /// Where in `input`, which they were taken from, the keys that are left begin.
     pub fn position_in(&self, input: &[u8]) -> usize {
         (self.0.as_ptr() as usize).saturating_sub(input.as_ptr() as usize).min(input.len())

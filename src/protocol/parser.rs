@@ -96,6 +96,9 @@ impl Parser {
 
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Parsed<'a> {
+        if input.is_empty() {
+            return Parsed::Incomplete { used: 0, wants: 1 };
+        }
         let Self { item_max, state, key_buffer } = self;
         match state {
             State::Start => state.start(input, *item_max, key_buffer),
@@ -157,31 +160,29 @@ impl State {
         };
         let used = end + 1;
         match text::line(strip_return(&input[..end]), key_buffer) {
-            Line::Request(request) => Parsed::Request { used, request },
-            Line::Store(header) => self.store(header, used, input, item_max),
-            Line::MetaStore(header) => self.meta_store(header, used, input, item_max),
-            Line::Retrieve { kind: Retrieval::Get(_), keys }
-                if Keys(keys).any(|key| key.is_err()) =>
-            {
+            Err(bad) => Parsed::Failed { used, error: bad.error },
+            Ok(Line::Request(request)) => Parsed::Request { used, request },
+            Ok(Line::Store(header)) => self.store(header, used, input, item_max),
+            Ok(Line::MetaStore(header)) => self.meta_store(header, used, input, item_max),
+            Ok(Line::Retrieve { kind: Retrieval::Get(_), keys }) if text::has_long_token(keys) => {
                 // As memcached, which answers the error alone.
                 Parsed::Failed { used, error: reply::BAD_FORMAT }
             }
-            Line::Retrieve { kind: Retrieval::Get(form), keys } if text::token(keys).is_some() => {
+            Ok(Line::Retrieve { kind: Retrieval::Get(form), keys }) if !text::is_blank(keys) => {
                 Parsed::Request {
                     used,
                     request: Request::Get { keys: Keys(keys), form, last: true },
                 }
             }
-            Line::Retrieve { kind, keys } => {
+            Ok(Line::Retrieve { kind, keys }) => {
                 *self = Self::Keys { kind, any: false };
                 // The keys reach to the end of the line, so they start this far into the input.
                 self.keys(input, strip_return(&input[..end]).len() - keys.len())
             }
-            Line::BadStore { length, bad } => {
+            Ok(Line::BadStore { length, bad }) => {
                 self.swallow(used, length, Swallowed::Failed(bad.error))
             }
-            Line::Bad(bad) => Parsed::Failed { used, error: bad.error },
-            Line::Http => Parsed::Close { error: b"" },
+            Ok(Line::Http) => Parsed::Close { error: b"" },
         }
     }
 

@@ -153,9 +153,14 @@ pub fn value_head(
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key.bytes());
-    out.push(b' ');
-    out.extend_from_slice(digits.format(flags).as_bytes());
-    out.push(b' ');
+    if flags < 10 {
+        // Nearly always: clients number their formats.
+        out.extend_from_slice(&[b' ', b'0' + flags as u8, b' ']);
+    } else {
+        out.push(b' ');
+        out.extend_from_slice(digits.format(flags).as_bytes());
+        out.push(b' ');
+    }
     out.extend_from_slice(digits.format(len).as_bytes());
     if form == ValueForm::WithCas {
         out.push(b' ');

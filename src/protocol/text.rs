@@ -3,15 +3,13 @@
 //! A line here is complete and has lost its CRLF. What depends on the bytes after it (data
 //! blocks, lines longer than a buffer) is the parser's business.
 
-use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete as number;
 use nom::combinator::all_consuming;
-use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
 use super::meta::{self, KeyBuffer, MetaStore};
 use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, admin, reply};
-use crate::key::Key;
+use crate::key::{KEY_MAX, Key};
 
 /// What one line asks for.
 #[derive(Debug, PartialEq)]
@@ -26,8 +24,6 @@ pub(super) enum Line<'a> {
     BadStore { length: usize, bad: BadLine },
     /// ms: its data block follows.
     MetaStore(MetaStore<'a>),
-    /// Nothing we know how to do.
-    Bad(BadLine),
     /// An HTTP request: somebody tricked a browser into talking to us. Close without a word.
     Http,
 }
@@ -61,9 +57,9 @@ pub(super) struct BadLine {
 pub(super) const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
 
 /// Reads one line; a key in base64 is decoded into `buffer`.
-pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
+pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Parsing<'a> {
     let (word, arguments) = split_word(line);
-    let parsed = match word {
+    match word {
         b"get" => Ok(get(ValueForm::Plain, arguments)),
         b"gets" => Ok(get(ValueForm::WithCas, arguments)),
         b"gat" => gat(ValueForm::Plain, arguments),
@@ -96,8 +92,7 @@ pub(super) fn line<'a>(line: &'a [u8], buffer: &'a mut KeyBuffer) -> Line<'a> {
         b"quit" => Ok(Line::Request(Request::Quit)),
         b"shutdown" => shutdown(arguments),
         _ => obedient(arguments, unknown(line)),
-    };
-    parsed.unwrap_or_else(Line::Bad)
+    }
 }
 
 pub(super) type Parsing<'a> = Result<Line<'a>, BadLine>;
@@ -252,23 +247,68 @@ impl<'a> Iterator for Fields<'a> {
 
 /// The next token and what follows it; only spaces separate tokens.
 pub(super) fn token(input: &[u8]) -> Option<(&[u8], &[u8])> {
-    let spaced: IResult<&[u8], &[u8]> =
-        preceded(take_while(|byte| byte == b' '), take_while1(|byte| byte != b' ')).parse(input);
-    spaced.ok().map(|(rest, token)| (token, rest))
+    let start = input.iter().position(|&byte| byte != b' ')?;
+    Some(split_word(&input[start..]))
 }
 
+/// Whether there is a token longer than a key may be: so many bytes in a row without a space. Looks at
+/// a few of them only.
+pub(super) fn has_long_token(mut input: &[u8]) -> bool {
+    while let Some(window) = input.get(..=KEY_MAX) {
+        match memchr::memrchr(b' ', window) {
+            Some(space) => input = &input[space + 1..],
+            None => return true,
+        }
+    }
+    false
+}
+
+/// Whether there is no token.
+pub(super) fn is_blank(input: &[u8]) -> bool {
+    input.iter().all(|&byte| byte == b' ')
+}
+
+/// Cuts before the first space.
 fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
-    line.split_at(memchr::memchr(b' ', line).unwrap_or(line.len()))
+    line.split_at(word_len(line))
+}
+
+/// Bytes before the first space. Most tokens are too short for `memchr` to pay, and keys too long to
+/// look at each byte of them: so eight at a time.
+fn word_len(line: &[u8]) -> usize {
+    let (words, rest) = line.as_chunks::<8>();
+    for (place, &word) in words.iter().enumerate() {
+        let found = spaces(u64::from_le_bytes(word));
+        if found != 0 {
+            return place * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let in_rest = rest.iter().position(|&byte| byte == b' ');
+    words.len() * 8 + in_rest.unwrap_or(rest.len())
+}
+
+/// Its lowest bit is the highest of the first byte that is a space; those above may be wrong (Mycroft's
+/// search for a zero byte).
+fn spaces(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let zero_for_space = word ^ (ONES * b' ' as u64);
+    zero_for_space.wrapping_sub(ONES) & !zero_for_space & (ONES << 7)
+}
+
+fn without_end_spaces(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|&byte| byte != b' ').map_or(0, |at| at + 1);
+    &line[..end]
 }
 
 fn last_token(line: &[u8]) -> &[u8] {
-    let end = line.iter().rposition(|&byte| byte != b' ').map_or(0, |at| at + 1);
-    let start = memchr::memrchr(b' ', &line[..end]).map_or(0, |at| at + 1);
-    &line[start..end]
+    let line = without_end_spaces(line);
+    let start = memchr::memrchr(b' ', line).map_or(0, |at| at + 1);
+    &line[start..]
 }
 
 pub(super) fn is_noreply(arguments: &[u8]) -> bool {
-    last_token(arguments) == b"noreply"
+    let before = without_end_spaces(arguments).strip_suffix(b"noreply");
+    before.is_some_and(|before| before.last().is_none_or(|&byte| byte == b' '))
 }
 
 /// As C's strtoull reads it: a plus sign may stand before the digits.
@@ -291,13 +331,50 @@ mod tests {
     use crate::protocol::Tune;
 
     /// The line alone, without anything in base64.
-    fn line(text: &[u8]) -> Line<'_> {
+    fn parsed(text: &[u8]) -> Parsing<'_> {
         super::line(text, Box::leak(Box::new([0; 250])))
     }
 
+    fn line(text: &[u8]) -> Line<'_> {
+        parsed(text).unwrap()
+    }
+
+    #[test]
+    fn a_token_ends_at_the_first_space_wherever_that_is() {
+        for len in 1..40 {
+            for behind in [&b""[..], b" ", b" x", b" 12345678 9"] {
+                // Neighbours of the space, which a search in words could take for one.
+                let word: Vec<u8> =
+                    b"!\x1f\xa0\xff\x00\x21".iter().copied().cycle().take(len).collect();
+                let line = [b"  ", word.as_slice(), behind].concat();
+                assert_eq!(token(&line), Some((word.as_slice(), behind)), "{len}, {behind:?}");
+            }
+        }
+        assert_eq!((token(b""), token(b"   ")), (None, None));
+    }
+
+    #[test]
+    fn a_long_token_is_found_wherever_it_stands() {
+        for before in [0, 1, 200, 249, 250, 251, 252, 600] {
+            for len in [1, 249, 250, 251, 252] {
+                let line = [vec![b' '; before], vec![b'k'; len], b" k".to_vec()].concat();
+                assert_eq!(has_long_token(&line), len > 250, "{len} behind {before}");
+            }
+        }
+        assert!(!has_long_token(b"") && !has_long_token(&[b' '; 600]));
+    }
+
+    #[test]
+    fn noreply_is_the_last_word_or_none() {
+        let words = [&b"noreply"[..], b" noreply", b"k noreply  ", b" k 0 noreply"];
+        assert!(words.iter().all(|words| is_noreply(words)));
+        let words = [&b""[..], b"   ", b"xnoreply", b"noreply k", b"noreplyx", b"oreply"];
+        assert!(!words.iter().any(|words| is_noreply(words)));
+    }
+
     fn error_of(text: &[u8]) -> &'static [u8] {
-        match line(text) {
-            Line::Bad(bad) | Line::BadStore { bad, .. } => bad.error,
+        match parsed(text) {
+            Err(bad) | Ok(Line::BadStore { bad, .. }) => bad.error,
             other => panic!("{other:?} is no error"),
         }
     }
@@ -382,9 +459,9 @@ mod tests {
             "shutdown noreply",
             "nonsense noreply",
         ] {
-            match line(text.as_bytes()) {
-                Line::Bad(bad) => assert_eq!(bad.error, b"", "{text}"),
-                Line::Request(Request::Verbosity { noreply: true }) => {}
+            match parsed(text.as_bytes()) {
+                Err(bad) => assert_eq!(bad.error, b"", "{text}"),
+                Ok(Line::Request(Request::Verbosity { noreply: true })) => {}
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -1,7 +1,5 @@
 //! The only place that reads the operating system's clocks, the one of the processor included.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rustix::time::{ClockId, clock_gettime};
@@ -17,10 +15,7 @@ pub(crate) fn local() -> Millis {
 
 /// Seconds since 1970, as this host believes.
 pub(crate) fn wall_s() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => since.as_secs() as i64,
-        Err(before) => -(before.duration().as_secs() as i64),
-    }
+    clock_gettime(ClockId::Realtime).tv_sec
 }
 
 /// Notes for `stats` how long this process and the kernel on its behalf have computed.

@@ -1,9 +1,10 @@
-//! What was evicted, for as long as somebody wants to know.
+//! What was evicted, for as long as somebody wants to know: other nodes, or whoever watches.
 //!
-//! Off unless told otherwise: an eviction then costs one comparison more.
+//! Off unless told otherwise: an eviction then costs two comparisons more.
 
 use super::Item;
 use crate::time::Deadline;
+use crate::version::Version;
 
 /// An item that had to go for lack of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ const REMEMBERED_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
+    /// For the other nodes, which have to do without them too.
+    lost: Option<Vec<(Box<[u8]>, Version)>>,
     is_wanted: bool,
     remembered: Vec<Evicted>,
     forgotten: u64,
@@ -33,11 +36,25 @@ pub(super) struct Evictions {
 impl Evictions {
     pub(super) fn set_wanted(&mut self, wanted: bool) {
         if self.is_wanted != wanted {
-            *self = Self { is_wanted: wanted, ..Self::default() };
+            let lost = self.lost.take();
+            *self = Self { is_wanted: wanted, lost, ..Self::default() };
         }
     }
 
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        if self.lost.is_some() != shared {
+            self.lost = shared.then(Vec::new);
+        }
+    }
+
+    pub(super) fn take_lost(&mut self) -> Vec<(Box<[u8]>, Version)> {
+        self.lost.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     pub(super) fn add(&mut self, key: &[u8], item: Item<'_>) {
+        if let Some(lost) = &mut self.lost {
+            lost.push((key.into(), item.version));
+        }
         if !self.is_wanted {
             return;
         }

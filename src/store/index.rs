@@ -34,7 +34,7 @@ const EMPTY_BUCKET: Bucket = Bucket { ids: [EMPTY; WIDTH], tags: [0; WIDTH], mor
 /// Buckets in blocks, so that growing copies nothing.
 #[derive(Debug, Default)]
 struct Buckets {
-    blocks: Vec<Box<[Bucket]>>,
+    blocks: Vec<Box<[Bucket; BLOCK]>>,
     len: usize,
 }
 
@@ -52,7 +52,9 @@ impl Buckets {
     }
 
     fn grow(&mut self) {
-        self.blocks.push(vec![EMPTY_BUCKET; BLOCK].into_boxed_slice());
+        // Not `Box::new`, which would build it on the stack first.
+        let block = vec![EMPTY_BUCKET; BLOCK].try_into();
+        self.blocks.push(block.expect("it has the length of a block"));
     }
 
     fn push(&mut self) -> usize {
@@ -152,7 +154,7 @@ impl Index {
     pub(super) fn bring(&self, hash: u64) {
         if self.len > 0 {
             let number = self.number(hash);
-            prefetch_index(&self.main.blocks[number / BLOCK], number % BLOCK);
+            prefetch_index(&self.main.blocks[number / BLOCK][..], number % BLOCK);
         }
     }
 

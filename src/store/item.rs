@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::classes::{Class, Classes, SPLIT_MIN};
 use super::lru::Segment;
 use super::slab::{ChunkId, NONE, Slab};
+use crate::key::Key;
 use crate::record::{Marks, Sight};
 use crate::time::{Deadline, Now};
 use crate::version::Version;
@@ -96,6 +97,9 @@ impl<'a> Value<'a> {
 
     /// A copy behind what is in `out`.
     pub fn append_to(self, out: &mut Vec<u8>) {
+        if self.next.is_none() {
+            return out.extend_from_slice(self.first);
+        }
         out.reserve(self.len);
         self.pieces().for_each(|piece| out.extend_from_slice(piece));
     }
@@ -344,17 +348,25 @@ impl Slab {
         header
     }
 
+    pub(super) fn has_key(&self, id: ChunkId, key: Key<'_>) -> bool {
+        let bytes = self.tail(id);
+        let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");
+        let key = key.bytes();
+        header.key_len() == key.len() && bytes[header.key_at()..].starts_with(key)
+    }
+
     pub(super) fn key(&self, id: ChunkId) -> &[u8] {
         let bytes = self.tail(id);
         let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");
         &bytes[header.key_at()..header.value_at()]
     }
 
+    #[inline(always)]
     pub(super) fn item(&self, id: ChunkId, now: Now) -> Item<'_> {
         let bytes = self.tail(id);
         let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");
         let (len, value_at) = (header.value_len(), header.value_at());
-        let next = self.next(id);
+        let next = next_of(header, bytes);
         let end = value_at + len;
         let first = &bytes[value_at..if next.is_none() { end } else { self.size_of(id).min(end) }];
         Item {
@@ -413,11 +425,7 @@ impl Slab {
 
     /// The chunk behind a head.
     pub(super) fn next(&self, head: ChunkId) -> Option<ChunkId> {
-        let header = self.header(head);
-        if !header.has(HAS_NEXT) {
-            return None;
-        }
-        ChunkId::from_raw(read_u32(self.tail(head), header.key_at() - NEXT))
+        next_of(self.header(head), self.tail(head))
     }
 
     /// The chunk behind any chunk of an item.
@@ -465,6 +473,13 @@ impl Slab {
             self.set_link(before, first, to.raw());
         }
     }
+}
+
+fn next_of(header: &Header, bytes: &[u8]) -> Option<ChunkId> {
+    if !header.has(HAS_NEXT) {
+        return None;
+    }
+    ChunkId::from_raw(read_u32(bytes, header.key_at() - NEXT))
 }
 
 /// Copies what fits; returns the rest.

@@ -107,13 +107,33 @@ impl Lru {
     }
 
     pub(super) fn remove(&mut self, slab: &mut Slab, id: ChunkId) {
+        let header = self.unlink(slab, id);
+        let counts = self.tally.of(&header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.bytes -= bytes(&header);
+    }
+
+    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        let counts = self.tally.of(slab.header(id));
+        counts.segments[segment as usize] += 1;
+        counts.bytes += bytes(slab.header(id));
+        self.push(slab, id, segment);
+    }
+
+    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+        let header = self.unlink(slab, id);
+        let counts = self.tally.of(&header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.segments[segment as usize] += 1;
+        self.push(slab, id, segment);
+    }
+
+    /// Takes an item out of its list; returns its header.
+    fn unlink(&mut self, slab: &mut Slab, id: ChunkId) -> Header {
         let header = *slab.header(id);
         let list = &mut self.lists[header.segment() as usize];
         list.items -= 1;
         list.bytes -= bytes(&header);
-        let counts = self.tally.of(&header);
-        counts.segments[header.segment() as usize] -= 1;
-        counts.bytes -= bytes(&header);
         match ChunkId::from_raw(header.newer()) {
             Some(newer) => slab.header_mut(newer).set_older(header.older()),
             None => list.newest = header.older(),
@@ -122,9 +142,11 @@ impl Lru {
             Some(older) => slab.header_mut(older).set_newer(header.newer()),
             None => list.oldest = header.newer(),
         }
+        header
     }
 
-    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+    /// Makes an item the newest of a list.
+    fn push(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
         let list = &mut self.lists[segment as usize];
         let second = std::mem::replace(&mut list.newest, id.raw());
         let header = slab.header_mut(id);
@@ -133,60 +155,53 @@ impl Lru {
         header.set_older(second);
         list.items += 1;
         list.bytes += bytes(header);
-        let counts = self.tally.of(header);
-        counts.segments[segment as usize] += 1;
-        counts.bytes += bytes(header);
         match ChunkId::from_raw(second) {
             Some(second) => slab.header_mut(second).set_newer(id.raw()),
             None => list.oldest = id.raw(),
         }
     }
 
-    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
-        self.remove(slab, id);
-        self.link(slab, id, segment);
-    }
-
     /// A read; returns whether it was read before, and when it was last used.
     pub(super) fn hit(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header(id);
+        let header = slab.header_mut(id);
+        let before = (header.has(FETCHED), header.used_s());
         self.tally.of(header).hits[header.segment() as usize] += 1;
-        self.touch(slab, id, now_s)
+        if let Some(segment) = self.note_use(header, now_s) {
+            self.relink(slab, id, segment);
+        }
+        before
     }
 
-    /// Any use; returns the same.
-    pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header_mut(id);
-        let was_fetched = header.has(FETCHED);
-        if !self.options.is_on {
-            header.mark(FETCHED);
-            return (was_fetched, self.touch_in_one_list(slab, id, now_s));
+    /// Any other use.
+    pub(super) fn touch(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) {
+        if let Some(segment) = self.note_use(slab.header_mut(id), now_s) {
+            self.relink(slab, id, segment);
         }
-        let used_s = header.used_s();
+    }
+
+    /// Marks an item; returns the segment whose newest it becomes, if that changes.
+    fn note_use(&mut self, header: &mut Header, now_s: u32) -> Option<Segment> {
+        let was_fetched = header.has(FETCHED);
+        header.mark(FETCHED);
+        if !self.options.is_on {
+            let is_due = now_s.saturating_sub(header.used_s()) >= BUMP_AGAIN_S;
+            return is_due.then(|| {
+                header.use_at(now_s);
+                Segment::Cold
+            });
+        }
         if !was_fetched {
             // As in memcached, the first read makes an item no younger: what is hot or warm is held
             // against the age of the oldest cold item, and must not leave because that was read once.
-            header.mark(FETCHED);
-            return (was_fetched, used_s);
+            return None;
         }
         header.use_at(now_s);
         if header.segment() == Segment::Cold {
             self.tally.of(header).moves_to_warm += 1;
-            self.relink(slab, id, Segment::Warm);
-        } else {
-            header.mark(ACTIVE);
+            return Some(Segment::Warm);
         }
-        (was_fetched, used_s)
-    }
-
-    fn touch_in_one_list(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> u32 {
-        let header = slab.header_mut(id);
-        let used_s = header.used_s();
-        if now_s.saturating_sub(used_s) >= BUMP_AGAIN_S {
-            header.use_at(now_s);
-            self.relink(slab, id, Segment::Cold);
-        }
-        used_s
+        header.mark(ACTIVE);
+        None
     }
 
     /// Looks at the old ends of hot and warm, and moves at most `most` items where they belong.
@@ -196,16 +211,20 @@ impl Lru {
         }
         self.juggles += 1;
         let all: u64 = self.lists.iter().map(|list| list.bytes).sum();
-        let cold_age_s = self.oldest_idle_s(slab, Segment::Cold, now).unwrap_or_default();
+        let coldest = ChunkId::from_raw(self.lists[Segment::Cold as usize].oldest);
         let bounds = [
             (Segment::Hot, self.options.hot_pct, self.options.hot_max_factor),
             (Segment::Warm, self.options.warm_pct, self.options.warm_max_factor),
         ];
         for (segment, pct, factor) in bounds {
             let max_bytes = all * u64::from(pct) / 100;
-            let max_age_s = f64::from(cold_age_s) * factor;
             for _ in 0..most {
-                if !self.move_oldest(slab, segment, max_bytes, max_age_s, now) {
+                // What was just used is never too old: nobody needs to look at a cold item for that.
+                let is_too_old = |slab: &Slab, age_s: u32| {
+                    let idle_s = |id| f64::from(slab.header(id).idle_s(now));
+                    age_s > 0 && f64::from(age_s) > coldest.map_or(0.0, idle_s) * factor
+                };
+                if !self.move_oldest(slab, segment, max_bytes, is_too_old, now) {
                     break;
                 }
             }
@@ -218,7 +237,7 @@ impl Lru {
         slab: &mut Slab,
         segment: Segment,
         max_bytes: u64,
-        max_age_s: f64,
+        is_too_old: impl Fn(&Slab, u32) -> bool,
         now: Now,
     ) -> bool {
         let list = self.lists[segment as usize];
@@ -226,6 +245,7 @@ impl Lru {
             return false;
         };
         let header = slab.header_mut(id);
+        let age_s = header.idle_s(now);
         if header.has(ACTIVE) {
             header.unmark(ACTIVE);
             let counts = self.tally.of(header);
@@ -234,7 +254,8 @@ impl Lru {
                 _ => counts.moves_to_warm += 1,
             }
             self.relink(slab, id, Segment::Warm);
-        } else if list.bytes > max_bytes || f64::from(header.idle_s(now)) > max_age_s {
+        } else if list.bytes > max_bytes || is_too_old(slab, age_s) {
+            let header = slab.header(id);
             self.tally.of(header).moves_to_cold += 1;
             self.relink(slab, id, Segment::Cold);
         } else {

@@ -71,9 +71,27 @@ pub struct Store {
     /// Older items count as absent: they were flushed.
     floor: Version,
     work: Work,
+    /// Items ever stored.
+    stores: u64,
     evictions: Evictions,
-    /// Not among the counts, which clients may reset.
-    has_evicted: bool,
+}
+
+/// Where the index has a key, if it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(u64);
+
+/// What was found of a key: the place of its live item. Good until the store changes.
+#[derive(Debug)]
+pub struct Found {
+    hash: u64,
+    id: Option<ChunkId>,
+}
+
+impl Found {
+    /// Whether there is such an item.
+    pub fn is_some(&self) -> bool {
+        self.id.is_some()
+    }
 }
 
 /// What became of a record.
@@ -120,38 +138,87 @@ impl Store {
             building: Vec::new(),
             floor: Version::default(),
             work: Work::default(),
+            stores: 0,
             evictions: Evictions::default(),
-            has_evicted: false,
             budget,
         }
     }
 
     /// The live item of a key as it was before this use.
+    #[inline(always)]
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let id = self.find_wanted(key, now)?;
-        let now_s = seconds(now);
-        let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
-        let idle_s = now_s.saturating_sub(used_s);
-        Some(Item { was_fetched, idle_s, ..self.slab.item(id, now) })
+        let hash = self.hash(key.bytes());
+        // What was not brought near before is now: the rest of an item comes while its key is compared.
+        let id = self.find(key, hash, |slab, id| slab.bring(id))?;
+        self.read(id, now)
     }
 
-    /// Brings near what `get` will look at first.
-    pub fn bring_entry(&self, key: Key<'_>) {
-        self.index.bring(self.hash(key.bytes()));
+    /// The same where `bring_item` was called before.
+    #[inline(always)]
+    pub fn get_at(&mut self, place: Place, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        let id = self.find(key, place.0, |_, _| {})?;
+        self.read(id, now)
+    }
+
+    #[inline(always)]
+    fn read(&mut self, id: ChunkId, now: Now) -> Option<Item<'_>> {
+        if !self.is_live(id, now) {
+            self.miss(id);
+            return None;
+        }
+        // What is behind the first chunk comes while that is copied.
+        if let Some(next) = self.slab.next(id) {
+            self.slab.bring(next);
+        }
+        let now_s = seconds(now);
+        let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
+        let mut item = self.slab.item(id, now);
+        (item.was_fetched, item.idle_s) = (was_fetched, now_s.saturating_sub(used_s));
+        Some(item)
+    }
+
+    /// Brings near what a search for a key will look at first.
+    pub fn bring_entry(&self, key: Key<'_>) -> Place {
+        let hash = self.hash(key.bytes());
+        self.index.bring(hash);
+        Place(hash)
     }
 
     /// Brings near what it will look at then.
-    pub fn bring_item(&self, key: Key<'_>) {
-        let guess = self.index.guess(self.hash(key.bytes()));
-        if let Some(id) = guess.and_then(ChunkId::from_raw) {
+    pub fn bring_item(&self, place: Place) {
+        if let Some(id) = self.index.guess(place.0).and_then(ChunkId::from_raw) {
             self.slab.bring(id);
         }
     }
 
     /// The live item of a key, without counting as a use.
     pub fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let id = self.find_live(key, now)?;
-        Some(self.slab.item(id, now))
+        let found = self.seek(key, now);
+        self.item(&found, now)
+    }
+
+    /// Looks for the live item of a key, without counting as a use.
+    pub fn seek(&mut self, key: Key<'_>, now: Now) -> Found {
+        let hash = self.hash(key.bytes());
+        let id = self.find(key, hash, |_, _| {});
+        match id {
+            Some(id) if !self.is_live(id, now) => {
+                self.reclaim(id);
+                Found { hash, id: None }
+            }
+            id => Found { hash, id },
+        }
+    }
+
+    /// The version of what was found.
+    pub fn version(&self, found: &Found) -> Option<Version> {
+        found.id.map(|id| self.slab.header(id).version())
+    }
+
+    /// What was found.
+    #[inline(always)]
+    pub fn item(&self, found: &Found, now: Now) -> Option<Item<'_>> {
+        found.id.map(|id| self.slab.item(id, now))
     }
 
     /// Brings a key to a new state, unless the store has a newer one.
@@ -160,7 +227,13 @@ impl Store {
             return Applied::Stale;
         };
         let hash = self.hash(key.bytes());
-        let id = self.find(key, hash);
+        let id = self.find(key, hash, |_, _| {});
+        self.apply_at(Found { hash, id }, record, now)
+    }
+
+    /// The same for a key that was just looked for.
+    pub fn apply_at(&mut self, found: Found, record: &Record<&[u8]>, now: Now) -> Applied {
+        let Found { hash, id } = found;
         if id.is_some_and(|id| self.slab.header(id).version() >= record.version) {
             return Applied::Stale;
         }
@@ -174,8 +247,7 @@ impl Store {
             },
             Change::Delete => self.drop_item(id),
             Change::Put { cas, flags, deadline, marks, value } => {
-                let key = key.bytes();
-                let version = record.version;
+                let (key, version) = (record.key, record.version);
                 let draft = Draft { version, cas, flags, deadline, marks, key, value };
                 if id.is_some_and(|id| self.takes_the_same(id, &draft)) {
                     self.rewrite(&draft, now);
@@ -261,11 +333,6 @@ impl Store {
         Work { juggles: self.lru.juggles, ..self.work }
     }
 
-    /// Whether it has ever dropped a live item: other nodes may still have what it lacks.
-    pub fn has_evicted(&self) -> bool {
-        self.has_evicted
-    }
-
     /// Counts from zero again; what it holds now stays.
     pub fn reset_counts(&mut self) {
         self.lru.tally.reset();
@@ -283,6 +350,16 @@ impl Store {
         (self.index.buckets(), self.index.bytes())
     }
 
+    /// From now on all that is evicted has to be taken with `take_lost`, or no longer.
+    pub fn share_evictions(&mut self, shared: bool) {
+        self.evictions.set_shared(shared);
+    }
+
+    /// The items that have gone for lack of memory since the last call, and their versions.
+    pub fn take_lost(&mut self) -> Vec<(Box<[u8]>, Version)> {
+        self.evictions.take_lost()
+    }
+
     /// From now on remembers what it evicts, up to a bound, or no longer.
     pub fn remember_evicted(&mut self, wanted: bool) {
         self.evictions.set_wanted(wanted);
@@ -297,40 +374,28 @@ impl Store {
         self.hasher.hash_one(key)
     }
 
-    fn find(&self, key: Key<'_>, hash: u64) -> Option<ChunkId> {
+    /// `meets` is told of each item that is compared.
+    fn find(&self, key: Key<'_>, hash: u64, meets: impl Fn(&Slab, ChunkId)) -> Option<ChunkId> {
         let is_it = |raw| {
             ChunkId::from_raw(raw).is_some_and(|id| {
-                self.slab.bring(id);
-                self.slab.key(id) == key.bytes()
+                meets(&self.slab, id);
+                self.slab.has_key(id, key)
             })
         };
         self.index.find(hash, is_it).and_then(ChunkId::from_raw)
     }
 
-    fn find_live(&mut self, key: Key<'_>, now: Now) -> Option<ChunkId> {
-        let id = self.find(key, self.hash(key.bytes()))?;
-        if self.is_live(id, now) {
-            return Some(id);
-        }
-        self.reclaim(id);
-        None
-    }
-
-    /// As `find_live`, and counts why a read finds nothing.
-    fn find_wanted(&mut self, key: Key<'_>, now: Now) -> Option<ChunkId> {
-        let id = self.find(key, self.hash(key.bytes()))?;
-        if self.is_live(id, now) {
-            return Some(id);
-        }
+    /// A read came too late: counts why.
+    fn miss(&mut self, id: ChunkId) {
         if self.slab.header(id).version() < self.floor {
             self.counts_of(id).get_flushed += 1;
         } else {
             self.counts_of(id).get_expired += 1;
         }
         self.reclaim(id);
-        None
     }
 
+    #[inline(always)]
     fn is_live(&self, id: ChunkId, now: Now) -> bool {
         let header = self.slab.header(id);
         !header.deadline().is_past(now) && header.version() >= self.floor
@@ -385,10 +450,15 @@ impl Store {
 
     /// Puts an item that has been written where it is found when memory or time is up.
     fn list(&mut self, head: ChunkId, draft: &Draft<'_>, now: Now) {
-        /// One more in, and what it pushes along: hot to cold, or warm to cold.
-        const MOVES: usize = 2;
+        /// For each one more in, and what it pushes along: hot to cold, or warm to cold. A few at
+        /// once, as the look at the segments costs more than a move.
+        const MOVES: usize = 2 * EACH as usize;
+        const EACH: u64 = 4;
         self.lru.add(&mut self.slab, head, now);
-        self.lru.juggle(&mut self.slab, MOVES, now);
+        if self.stores.is_multiple_of(EACH) {
+            self.lru.juggle(&mut self.slab, MOVES, now);
+        }
+        self.stores += 1;
         self.ends.add(self.slab.page_of(head), draft.deadline);
         let counts = self.lru.tally.of_bytes(draft.bytes());
         counts.total_items += 1;

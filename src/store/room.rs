@@ -150,7 +150,6 @@ impl Store {
 
     fn note_eviction(&mut self, id: ChunkId, now: Now) {
         let item = self.slab.item(id, now);
-        self.has_evicted = true;
         let counts = self.lru.tally.of(self.slab.header(id));
         counts.evictions += 1;
         counts.evicted_unfetched += u64::from(!item.was_fetched);

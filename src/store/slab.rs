@@ -86,6 +86,8 @@ pub(super) struct Slab {
     budget: Arc<Budget>,
     /// log2 of the units in a page.
     shift: u32,
+    /// The units of a page, less one.
+    mask: u32,
     /// The bytes of each page: apart from the rest, as every access needs them and nothing else.
     /// Empty while a page is vacant.
     bytes: Vec<Box<[u8]>>,
@@ -100,7 +102,7 @@ impl Slab {
         let by_class = (0..classes.len()).map(|_| ClassPages::default()).collect();
         let shift = (budget.page_size() / UNIT).ilog2();
         let (bytes, pages, vacant) = (Vec::new(), Vec::new(), Vec::new());
-        Self { classes, budget, shift, bytes, pages, vacant, by_class }
+        Self { classes, budget, shift, mask: (1 << shift) - 1, bytes, pages, vacant, by_class }
     }
 
     pub(super) fn classes(&self) -> &Classes {
@@ -171,7 +173,7 @@ impl Slab {
     }
 
     fn offset(&self, id: ChunkId) -> usize {
-        (id.0 & ((1 << self.shift) - 1)) as usize * UNIT
+        (id.0 & self.mask) as usize * UNIT
     }
 
     /// The first word of a chunk that continues an item: what stands before and behind it.

@@ -314,14 +314,19 @@ fn a_lowered_limit_is_kept_to_by_evicting() {
 }
 
 #[test]
-fn that_it_has_evicted_is_not_forgotten_with_the_counts() {
+fn what_is_evicted_is_told_with_its_version_where_others_have_it_too() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(64 << 10, true);
-    assert!(!store.has_evicted());
-    for n in 0..200 {
-        store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
-    }
-    store.reset_counts();
-    assert_eq!(store.counts().evictions, 0);
-    assert!(store.has_evicted());
+    let mut fill = |store: &mut Store| {
+        for n in 0..200 {
+            store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
+        }
+    };
+    fill(&mut store);
+    assert!(store.take_lost().is_empty(), "a node of its own needs no list");
+    store.share_evictions(true);
+    fill(&mut store);
+    let lost = store.take_lost();
+    assert!(lost.len() >= 200, "{}", lost.len());
+    assert!(lost.iter().all(|(key, version)| key.starts_with(b"k") && *version > Version::default()));
 }

@@ -9,7 +9,7 @@ use super::search::{Verdict, search};
 use super::{Operation, Reply};
 
 /// Operations before the culprit that are shown.
-const SHOWN_MAX: usize = 20;
+const SHOWN_MAX: usize = 12;
 /// The same question is asked again for each operation that may be left out.
 const STEPS_MAX: usize = 20_000;
 /// Bytes of a value that are shown.

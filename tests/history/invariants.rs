@@ -56,13 +56,18 @@ fn may_create(operation: &Operation) -> bool {
 }
 
 /// A key that was only added and counted up shows what was confirmed before, and at most what was
-/// begun by then.
+/// begun by then; until it may have been flushed.
 fn counters_count_what_was_confirmed(operations: &[&Operation]) -> Result<usize, String> {
     let Some(start) = start_of_a_counter(operations) else {
         return Ok(0);
     };
+    let is_flush = |operation: &&&Operation| operation.command == Command::Flush;
+    let flushed = operations.iter().filter(is_flush).map(|flush| flush.invoked).min();
     let mut applied = 0;
     for shown in operations {
+        if flushed.is_some_and(|flushed| shown.returned() >= flushed) {
+            continue;
+        }
         let value = match shown.reply() {
             Some(Reply::Hit { value, .. }) => {
                 std::str::from_utf8(value).ok().and_then(|text| text.trim_end().parse().ok())
@@ -101,7 +106,11 @@ fn start_of_a_counter(operations: &[&Operation]) -> Option<u64> {
         Command::Add(value) => value == start,
         command => matches!(
             command,
-            Command::Get | Command::Touch | Command::GetAndTouch | Command::Incr(_)
+            Command::Get
+                | Command::Touch
+                | Command::GetAndTouch
+                | Command::Incr(_)
+                | Command::Flush
         ),
     };
     operations.iter().all(is_counting).then_some(())?;

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::history::{Answer, Command, History, Operation, Reply, Violation, invariants, wire};
+use super::history::{
+    Answer, Command, History, Operation, Reads, Reply, Violation, invariants, wire,
+};
 
 const DONE: Reply = Reply::Done { unique: None };
 
@@ -90,6 +92,19 @@ fn a_read_that_has_seen_a_write_is_not_followed_by_one_that_has_not() {
 }
 
 #[test]
+fn reads_taken_alone_may_go_back_while_a_change_is_under_way_and_only_then() {
+    let told = Told::new().then(1, 1, 10, set("a"), DONE).unknown(4, 1, set("b"));
+    let told = told.then(2, 2, 3, Command::Get, hit("a")).then(3, 4, 5, Command::Get, Reply::Miss);
+    let told = told.then(2, 6, 7, Command::Get, hit("b")).then(3, 8, 9, Command::Get, hit("a"));
+    told.fails();
+    let checked = told.0.check_with(Reads::EachAlone).expect("the set is not confirmed yet");
+    assert_eq!((checked.keys, checked.only_alone), (1, 1));
+    let told = told.then(3, 11, 12, Command::Get, Reply::Miss);
+    let violation = told.0.check_with(Reads::EachAlone).expect_err("now it is");
+    assert_eq!(violation.culprit.invoked, 11);
+}
+
+#[test]
 fn a_stale_read_after_a_confirmed_write_fails() {
     let told = Told::new().then(1, 1, 2, set("a"), DONE).then(1, 3, 4, set("b"), DONE);
     let told = told.then(2, 5, 6, Command::Get, hit("a")).then(2, 7, 8, Command::Get, hit("b"));
@@ -136,7 +151,10 @@ fn an_incr_that_counts_twice_fails() {
     let told = told.unknown(1, 3, Command::Incr(1)).unknown(2, 3, Command::Incr(1));
     let told = told.then(3, 5, 6, Command::Get, hit("1")).then(3, 7, 8, Command::Get, hit("2"));
     told.passes();
-    told.then(3, 9, 10, Command::Get, hit("3")).fails();
+    let thrice = told.then(3, 9, 10, Command::Get, hit("3"));
+    thrice.fails();
+    let broken = invariants::check(&thrice.0).expect_err("two were begun");
+    assert!(broken.starts_with("a counter must show 0 to 2"), "{broken}");
 }
 
 #[test]

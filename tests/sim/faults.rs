@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     OneWay,
     /// Two hosts can't reach each other; the others can reach both.
     Tear,
+    /// Hosts below this number can't reach the others.
+    Split(usize),
+    /// This host loses its power.
+    PowerOffAt(usize),
 }
 
 impl World {
@@ -50,6 +54,19 @@ impl World {
                 self.at(at, Event::Fault(*fault));
             }
         }
+    }
+
+    /// Of five, two lose their power; when they come back, the members are cut in two, and the
+    /// smaller part has the majority of the votes, thanks to those that have come back.
+    pub(crate) fn plan_split(&mut self) {
+        let off = self.rng.random_range(1500 * MS..2 * SECOND);
+        self.at(off, Event::Fault(Fault::PowerOffAt(0)));
+        self.at(off, Event::Fault(Fault::PowerOffAt(1)));
+        let back = off + self.rng.random_range(1500 * MS..2 * SECOND);
+        self.at(back, Event::Fault(Fault::Split(3)));
+        self.at(back + MS, Event::Boot(0));
+        self.at(back + MS, Event::Boot(1));
+        self.at(back + 2500 * MS, Event::Heal);
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -88,6 +105,19 @@ impl World {
                 self.network.cut(slot, other);
                 self.network.cut(other, slot);
                 self.heal_later();
+            }
+            Fault::Split(at) => {
+                self.tell(|| format!("hosts below {at} can't reach the others"));
+                for (low, high) in (0..at).flat_map(|low| (at..self.hosts).map(move |high| (low, high))) {
+                    self.network.cut(low, high);
+                    self.network.cut(high, low);
+                }
+            }
+            Fault::PowerOffAt(slot) => {
+                self.tell(|| format!("n{slot} loses its power"));
+                if let Some(life) = self.life_of(slot) {
+                    self.kill(life, true);
+                }
             }
         }
     }

@@ -60,6 +60,15 @@ pub(crate) enum Event {
     GiveUp(Ticket),
 }
 
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Anything.
+    Random,
+    /// One thing that is rare: a majority of the members on the side without a majority of votes.
+    Split,
+}
+
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) rng: StdRng,
@@ -87,12 +96,12 @@ pub(crate) struct World {
 
 impl World {
     /// Hosts that are about to boot, and clients that wait for them.
-    pub(crate) fn new(seed: u64, rules: Rules, is_told: bool) -> Self {
+    pub(crate) fn new(seed: u64, plan: Plan, rules: Rules, is_told: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let hosts = match rng.random_range(0..10) {
-            0..7 => 3,
-            7 => 2,
-            _ => 5,
+        let hosts = match (plan, rng.random_range(0..10)) {
+            (Plan::Split, _) | (Plan::Random, 8..) => 5,
+            (Plan::Random, 0..7) => 3,
+            (Plan::Random, _) => 2,
         };
         let home = |client: usize| (client < 2).then_some(client % hosts);
         let mut world = Self {
@@ -121,7 +130,10 @@ impl World {
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
         }
-        world.plan_faults();
+        match plan {
+            Plan::Random => world.plan_faults(),
+            Plan::Split => world.plan_split(),
+        }
         world.at(HEAL_AT, Event::HealAll);
         for client in 0..CLIENTS {
             world.at(client as u64 * MS, Event::Act(client));

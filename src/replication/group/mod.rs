@@ -57,6 +57,13 @@ pub struct Timing {
     pub refusal_ms: u64,
 }
 
+impl Timing {
+    /// How long a new view may take to begin: suspicion, promises that run out, and then some.
+    pub fn patience_ms(&self) -> u64 {
+        self.suspect_ms + self.grant_ms + 1000
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self { beat_ms: 50, suspect_ms: 400, grant_ms: 800, boot_wait_ms: 2000, refusal_ms: 1000 }
@@ -115,7 +122,6 @@ pub struct Group<W> {
     view: View,
     /// The view before, in which lanes may still work.
     former: View,
-    adopted: Millis,
     /// When lanes may tell what they have.
     flush_due: Option<Millis>,
     /// Since when this node is a member; lanes that work in an older view don't count.
@@ -151,7 +157,6 @@ impl<W> Group<W> {
             peers,
             view: View::default(),
             former: View::default(),
-            adopted: Millis(0),
             flush_due: None,
             member_since: None,
             active: [Epoch(0); LANES],
@@ -308,7 +313,7 @@ impl<W> Group<W> {
             }
             Event::Counted(..) => {}
             Event::Stuck(epoch, peer) if epoch == self.view.epoch => {
-                self.peers.stuck.insert(peer);
+                self.peers.note_stuck(peer, now.local);
             }
             Event::Stuck(..) => {}
         }
@@ -376,7 +381,6 @@ impl<W> Group<W> {
         let me = self.me();
         let wait = self.grant_wait(&view, now);
         self.counted.clear();
-        self.peers.stuck.clear();
         self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
             self.member_since = None;
@@ -385,7 +389,6 @@ impl<W> Group<W> {
         }
         *self.changes.entry(view.cause.clone()).or_default() += 1;
         self.former = std::mem::replace(&mut self.view, view);
-        self.adopted = now.local;
         let (view, dead) = (&self.view, &self.view.dead);
         self.peers.forget(|life| !view.remembers(life) && !dead.contains(&life));
         self.renew_lease();

@@ -14,8 +14,6 @@ const REPEAT_MS: u64 = 100;
 /// others may notice a crash before the decider does, and whoever reports first must not be taken
 /// for the one that died.
 const TORN_WAIT_MS: u64 = 200;
-/// Beyond suspicion and promises, a view gets this long to begin to work.
-const LAGGARD_MS: u64 = 1000;
 /// A life that was left out may come back after 1 s, 2 s, 4 s, and so on, up to this.
 const BACK_OFF_MAX_MS: u64 = 60_000;
 /// Whoever has stayed for so long starts anew with that.
@@ -119,7 +117,6 @@ impl<W> Group<W> {
 
     /// The present view without those that are down, and with whoever is new as a learner.
     fn present(&mut self, now: Now) -> View {
-        self.find_laggards(now);
         let kept = self.kept(now);
         let is_settled = self.is_settled(now);
         let mut next = self.view.successor(is_settled, "");
@@ -127,7 +124,7 @@ impl<W> Group<W> {
             next.members.extract_if(.., |member| !kept.contains(&member.incarnation)).collect();
         let (dead, missing): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|member| self.peers.is_dead(member.incarnation));
-        next.cause = self.cause(&dead, &missing).into();
+        next.cause = self.cause(&dead, &missing, now).into();
         next.dead.extend(dead.iter().map(|member| member.incarnation));
         next.absent.extend(missing);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
@@ -160,30 +157,13 @@ impl<W> Group<W> {
         next
     }
 
-    fn cause(&self, dead: &[Member], missing: &[Member]) -> &'static str {
-        let is_stuck = |member: &Member| self.peers.stuck.contains(&member.incarnation);
+    fn cause(&self, dead: &[Member], missing: &[Member], now: Now) -> &'static str {
+        let is_stuck = |member: &Member| self.peers.is_stuck(member.incarnation, now.local);
         match (dead.is_empty(), missing.is_empty()) {
             (false, _) => "death",
             (true, false) if missing.iter().any(is_stuck) => "stuck",
             (true, false) => "silence",
             (true, true) => "",
-        }
-    }
-
-    /// A view that does not begin to work goes on without those that it waits for.
-    fn find_laggards(&mut self, now: Now) {
-        let timing = &self.options.timing;
-        let patience = timing.suspect_ms + timing.grant_ms + LAGGARD_MS;
-        if now.local.since(self.adopted) < patience || self.is_settled(now) {
-            return;
-        }
-        let epoch = self.view.epoch;
-        let lags =
-            |life: &Incarnation| self.peers.beat(*life).is_none_or(|beat| beat.active < epoch);
-        let laggards: Vec<_> = self.view.others(self.me()).filter(lags).collect();
-        // If this node itself lags, it is for others to say so.
-        if self.works() {
-            self.peers.stuck.extend(laggards);
         }
     }
 

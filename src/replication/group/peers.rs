@@ -12,8 +12,8 @@ use crate::time::Millis;
 pub(super) struct Peers {
     met: BTreeMap<Incarnation, Peer>,
     dead: BTreeSet<Incarnation>,
-    /// Those that speak and do not get on, until the next view.
-    pub(super) stuck: BTreeSet<Incarnation>,
+    /// Those that speak and do not get on, and when that was last seen.
+    stuck: BTreeMap<Incarnation, Millis>,
     refusals: BTreeMap<Box<str>, Refusals>,
 }
 
@@ -44,6 +44,8 @@ struct Refusals {
 
 /// Of a clock that runs fast against the granter's, so much of a promise is not relied upon: 2 %.
 const DRIFT_DIVISOR: u64 = 50;
+/// Lanes repeat that somebody is stuck several times in this time.
+const STUCK_MS: u64 = 300;
 /// Refusals further apart are not one.
 const REFUSALS_APART_MS: u64 = 1000;
 
@@ -127,8 +129,17 @@ impl Peers {
         let is_fresh =
             |time: Option<Millis>| time.is_some_and(|t| now.since(t) < timing.suspect_ms);
         !self.dead.contains(&life)
-            && !self.stuck.contains(&life)
+            && !self.is_stuck(life, now)
             && self.met.get(&life).is_some_and(|peer| is_fresh(peer.heard) && is_fresh(peer.echoed))
+    }
+
+    /// A lane has seen that it does not get on.
+    pub(super) fn note_stuck(&mut self, life: Incarnation, now: Millis) {
+        self.stuck.insert(life, now);
+    }
+
+    pub(super) fn is_stuck(&self, life: Incarnation, now: Millis) -> bool {
+        self.stuck.get(&life).is_some_and(|&seen| now.since(seen) < STUCK_MS)
     }
 
     pub(super) fn is_dead(&self, life: Incarnation) -> bool {

@@ -24,6 +24,21 @@ pub(super) struct Change {
     /// Whether the others know what is here.
     told: bool,
     flushes: BTreeMap<Incarnation, ViewFlush>,
+    /// Since when it waits for others.
+    waits: Option<Millis>,
+}
+
+impl Change {
+    /// Those that others have been waiting for all this time.
+    pub(super) fn missing(&mut self, for_ms: u64, now: Millis) -> Vec<Incarnation> {
+        let since = *self.waits.get_or_insert(now);
+        if !self.told || now.since(since) < for_ms {
+            return Vec::new();
+        }
+        let has_told = |life: &Incarnation| self.flushes.get(life).is_some_and(|it| it.last);
+        let members = self.view.members.iter().map(|member| member.incarnation);
+        members.filter(|life| !has_told(life)).collect()
+    }
 }
 
 /// What came over from the old view; it counts as committed when all members work in the new one.
@@ -78,7 +93,8 @@ impl<W> Lane<W> {
         let is_filled = self.role == Role::Learner && self.view.epoch == view.follows;
         if view.has_member(me) && (is_full || is_filled) {
             let flushes = BTreeMap::new();
-            self.change = Some(Change { view: view.clone(), flushes, told: false });
+            let view = view.clone();
+            self.change = Some(Change { view, flushes, told: false, waits: None });
             return Ok(());
         }
         self.start_over(view.clone(), items, out);

@@ -43,6 +43,8 @@ pub struct LaneOptions {
     pub lease: Arc<Lease>,
     /// Whoever has not acknowledged anything for so long is stuck.
     pub suspect_ms: u64,
+    /// Whoever does not tell what it has for so long keeps a new view from beginning.
+    pub patience_ms: u64,
     /// What must hold.
     pub rules: Rules,
 }
@@ -295,11 +297,12 @@ impl<W> Lane<W> {
     /// Time passes.
     pub fn tick<I: Items, O: Outside<W>>(&mut self, now: Millis, items: &mut I, out: &mut O) {
         self.announce_commits(out);
-        if self.change.is_none() {
-            let standing = self.stream.standing(self.options.suspect_ms, now);
-            let epoch = self.view.epoch;
-            self.events.extend(standing.into_iter().map(|peer| Event::Stuck(epoch, peer)));
-        }
+        let epoch = self.newest_epoch();
+        let stuck = match &mut self.change {
+            Some(change) => change.missing(self.options.patience_ms, now),
+            None => self.stream.standing(self.options.suspect_ms, now),
+        };
+        self.events.extend(stuck.into_iter().map(|peer| Event::Stuck(epoch, peer)));
         if self.change.is_none() {
             // Otherwise it would answer a request that has been given to the next view's owner.
             for answer in std::mem::take(&mut self.unproven) {

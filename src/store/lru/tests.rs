@@ -43,6 +43,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Naive {
     segmented: bool,
+    stores: u64,
     lists: [VecDeque<Entry>; SEGMENTS],
     now_s: u64,
 }
@@ -68,7 +69,10 @@ impl Naive {
         let used_s = self.now_s;
         let entry = Entry { key, bytes, used_s, fetched: false, active: false };
         self.lists[segment as usize].push_front(entry);
-        self.juggle(2);
+        if self.stores.is_multiple_of(4) {
+            self.juggle(8);
+        }
+        self.stores += 1;
     }
 
     fn get(&mut self, key: u8) {

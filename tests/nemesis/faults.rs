@@ -1,0 +1,260 @@
+//! What may go wrong, and how it is brought about: one fault after the other, from a seed.
+
+use std::ops::Range;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use super::group::{Group, NODES};
+use super::history::Reads;
+use super::proxy::Way;
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// `kill -9` of one node.
+    KillOne,
+    /// Of two at once.
+    KillTwo,
+    /// Of one, and of another before the first is back.
+    KillInTurn,
+    /// Of all: what was stored is lost, and that is all.
+    KillAll,
+    /// One node again and again, whether or not it is back.
+    RestartLoop,
+    /// SIGTERM of one node, then a start.
+    Terminate,
+    /// SIGSTOP and SIGCONT, before anybody suspects anything.
+    Hiccup,
+    /// The same for longer.
+    Pause,
+    /// The same for two nodes, one of which goes on before the other.
+    PauseTwo,
+    /// What nodes say to each other is late.
+    Late,
+    /// One node takes what others send only slowly.
+    Stall,
+    /// Connections between two nodes break, and come about again.
+    Reset,
+    /// One node is cut off from both others.
+    CutNode,
+    /// What one node says does not reach the others, or the other way round.
+    CutOneWay,
+    /// Two nodes do not reach each other; both reach the third.
+    CutLink,
+    /// Nobody reaches anybody.
+    CutAll,
+}
+
+/// What holds with the present form of replication (docs/replication.md), which has no majority:
+/// what plain runs and `make nemesis` do.
+pub(crate) const HOLDING: &[Kind] = &[
+    Kind::KillOne,
+    Kind::KillTwo,
+    Kind::KillInTurn,
+    Kind::KillAll,
+    Kind::RestartLoop,
+    Kind::Terminate,
+    Kind::Hiccup,
+    Kind::Late,
+    Kind::Stall,
+];
+
+/// The rest: with `FAULTS=all`, or by name.
+pub(crate) const BREAKING: &[Kind] = &[
+    Kind::Pause,
+    Kind::PauseTwo,
+    Kind::Reset,
+    Kind::CutNode,
+    Kind::CutOneWay,
+    Kind::CutLink,
+    Kind::CutAll,
+];
+
+/// With the present form of replication a get may show what is not confirmed yet. `READS=strict`
+/// asks for more.
+pub(crate) const READS: Reads = Reads::EachAlone;
+
+/// When a group was shaken, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Episode {
+    pub(crate) kind: Kind,
+    pub(crate) from_us: u64,
+    /// When all three were members again.
+    pub(crate) to_us: u64,
+    /// When every node was dead.
+    pub(crate) lost_us: Option<(u64, u64)>,
+}
+
+/// The order in which these kinds come, each once.
+pub(crate) fn shuffled(kinds: &[Kind], rng: &mut StdRng) -> Vec<Kind> {
+    let mut kinds = kinds.to_vec();
+    kinds.shuffle(rng);
+    kinds
+}
+
+/// How the faults of a run are brought about.
+pub(crate) struct Nemesis<'a> {
+    pub(crate) group: &'a mut Group,
+    pub(crate) rng: &'a mut StdRng,
+    /// No single fault lasts longer.
+    pub(crate) longest: Duration,
+    pub(crate) now_us: &'a dyn Fn() -> u64,
+}
+
+impl Nemesis<'_> {
+    /// Brings a fault about, ends it, and waits until the group is whole.
+    pub(crate) fn bring(&mut self, kind: Kind) -> Result<Episode, String> {
+        let from_us = (self.now_us)();
+        let lost_us = self.shake(kind)?;
+        self.group.network.heal();
+        self.group.wait_until_whole().map_err(|why| format!("after {kind:?}: {why}"))?;
+        Ok(Episode { kind, from_us, to_us: (self.now_us)(), lost_us })
+    }
+
+    fn shake(&mut self, kind: Kind) -> Result<Option<(u64, u64)>, String> {
+        let [a, b, c] = self.order();
+        match kind {
+            Kind::KillOne => {
+                self.group.kill(a);
+                self.wait(0..1500);
+                self.group.spawn(a)?;
+            }
+            Kind::KillTwo => {
+                self.group.kill_all(&[a, b]);
+                self.wait(0..1500);
+                self.bring_back(a, b)?;
+            }
+            Kind::KillInTurn => {
+                self.group.kill(a);
+                self.wait(0..600);
+                self.group.kill(b);
+                self.wait(0..1000);
+                self.bring_back(b, a)?;
+            }
+            Kind::KillAll => return self.kill_all().map(Some),
+            Kind::RestartLoop => self.restart_in_a_loop(a)?,
+            Kind::Terminate => {
+                self.group.terminate(a)?;
+                self.wait(0..1000);
+                self.group.spawn(a)?;
+            }
+            Kind::Hiccup => {
+                self.group.stop(a);
+                self.wait(100..800);
+                self.group.go_on(a);
+            }
+            Kind::Pause => {
+                self.group.stop(a);
+                self.last(Duration::from_millis(1500));
+                self.group.go_on(a);
+            }
+            Kind::PauseTwo => {
+                self.group.stop(a);
+                self.group.stop(b);
+                self.last(Duration::from_millis(1000));
+                self.group.go_on(a);
+                self.wait(0..1000);
+                self.group.go_on(b);
+            }
+            Kind::Late => {
+                let delay_ms = self.rng.random_range(5..200);
+                self.between(a, &[b, c], Way::Late(Duration::from_millis(delay_ms)));
+                self.last(Duration::from_millis(500));
+            }
+            Kind::Stall => {
+                self.group.network.set(b, a, Way::Trickle);
+                self.group.network.set(c, a, Way::Trickle);
+                self.last(Duration::from_millis(500));
+            }
+            Kind::Reset => {
+                for _ in 0..self.rng.random_range(1..4) {
+                    self.group.network.reset(a, b);
+                    self.wait(0..500);
+                }
+            }
+            Kind::CutNode => {
+                self.between(a, &[b, c], Way::Cut);
+                self.last(Duration::from_millis(500));
+            }
+            Kind::CutOneWay => self.cut_one_way(a, b, c),
+            Kind::CutLink => {
+                self.between(a, &[b], Way::Cut);
+                self.last(Duration::from_millis(500));
+            }
+            Kind::CutAll => {
+                self.between(a, &[b, c], Way::Cut);
+                self.between(b, &[c], Way::Cut);
+                self.last(Duration::from_millis(500));
+            }
+        }
+        Ok(None)
+    }
+
+    fn bring_back(&mut self, a: usize, b: usize) -> Result<(), String> {
+        self.group.spawn(a)?;
+        self.wait(0..500);
+        self.group.spawn(b)
+    }
+
+    fn kill_all(&mut self) -> Result<(u64, u64), String> {
+        let from_us = (self.now_us)();
+        self.group.kill_all(&[0, 1, 2]);
+        let to_us = (self.now_us)();
+        for node in self.order() {
+            self.wait(0..100);
+            self.group.spawn(node)?;
+        }
+        Ok((from_us, to_us))
+    }
+
+    fn restart_in_a_loop(&mut self, node: usize) -> Result<(), String> {
+        for _ in 0..self.rng.random_range(3..6) {
+            self.group.kill(node);
+            self.wait(0..100);
+            self.group.spawn(node)?;
+            self.wait(20..700);
+        }
+        Ok(())
+    }
+
+    /// From one to both, from both to one, or from one to another.
+    fn cut_one_way(&mut self, a: usize, b: usize, c: usize) {
+        let pairs = match self.rng.random_range(0..3) {
+            0 => vec![(a, b), (a, c)],
+            1 => vec![(b, a), (c, a)],
+            _ => vec![(a, b)],
+        };
+        for (from, to) in pairs {
+            self.group.network.set(from, to, Way::Cut);
+        }
+        self.last(Duration::from_millis(500));
+    }
+
+    fn between(&self, a: usize, others: &[usize], way: Way) {
+        for &b in others {
+            self.group.network.set(a, b, way);
+            self.group.network.set(b, a, way);
+        }
+    }
+
+    fn order(&mut self) -> [usize; NODES] {
+        let mut nodes = [0, 1, 2];
+        nodes.shuffle(self.rng);
+        nodes
+    }
+
+    /// The fault lasts: short ones are as likely as long ones.
+    fn last(&mut self, least: Duration) {
+        let (least, most) = (least.as_millis() as f64, self.longest.as_millis() as f64);
+        let part: f64 = self.rng.random_range(0.0..1.0);
+        sleep(Duration::from_millis((least * (most / least).max(1.0).powf(part)) as u64));
+    }
+
+    fn wait(&mut self, range_ms: Range<u64>) {
+        sleep(Duration::from_millis(self.rng.random_range(range_ms)));
+    }
+}
