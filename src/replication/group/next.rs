@@ -330,11 +330,10 @@ impl<W> Group<W> {
         if !last_man_standing || !self.is_member() || self.view.members.len() == 1 {
             return None;
         }
-        let has_died = |name: &Box<str>| {
-            self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true)
-        };
+        let has_died =
+            |name: &str| self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true);
         let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
-        if !others_dead || !peers.iter().all(has_died) || !self.proposals.could_read {
+        if !others_dead || !peers.iter().all(|name| has_died(name)) || !self.proposals.could_read {
             return None;
         }
         let mut next = self.view.successor(false, "last man standing");
