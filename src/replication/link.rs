@@ -139,7 +139,8 @@ impl Inbox {
         if session < self.session {
             return Opened::Stale;
         }
-        let is_anew = session > self.session && self.session > 0;
+        // Of a session that nothing had come of, only its sender knows what was lost.
+        let is_anew = session > self.session && self.received > 0;
         if session > self.session {
             *self = Self { session, ..Self::default() };
         }
@@ -311,10 +312,12 @@ mod tests {
     #[test]
     fn too_much_that_waits_begins_a_new_session_and_both_sides_know() {
         let (mut outbox, mut inbox) = (Outbox::new(5, 3 * MESSAGE_BYTES), Inbox::default());
-        connect(&mut outbox, &mut inbox);
+        let mut connection = connect(&mut outbox, &mut inbox);
         for n in 1..=3 {
             assert_eq!(outbox.push(message(n)), Ok(()));
         }
+        connection.wire.extend(outbox.next_unsent().cloned());
+        arrive(&mut connection, &mut inbox, &mut Vec::new(), 1);
         assert_eq!(outbox.push(message(4)), Err(Broken { messages: 4 }));
         assert_eq!(outbox.next_unsent(), None);
         outbox.push(message(5)).unwrap();

@@ -113,9 +113,9 @@ struct Peer {
     dialed: Cell<Option<Incarnation>>,
     accepted: Cell<Option<(u64, Incarnation)>>,
     reader: RefCell<Option<AbortHandle>>,
-    /// The last connection from it was closed as those of a process are that ends: no firewall
-    /// does that, nor the crash of a host.
-    has_ended: Cell<bool>,
+    /// The life whose connection was closed last, and as those of a process are that ends: no
+    /// firewall does that, nor the crash of a host.
+    ended: Cell<Option<Incarnation>>,
     is_up: Cell<bool>,
 }
 
@@ -193,9 +193,7 @@ impl Control {
                 }
                 Err(error) => {
                     if matches!(error, NoLink::Nobody) {
-                        let has_ended = self.peers[peer].has_ended.get();
-                        let now = clock::now(&self.node);
-                        self.node.refused(self.name(peer), has_ended, now, &mut courier);
+                        self.refused(peer, &mut courier);
                     }
                     // Once per reason: a peer that is away would fill the log.
                     let reason = error.to_string();
@@ -207,6 +205,14 @@ impl Control {
             }
             self.pause(peer, since).await;
         }
+    }
+
+    /// Nobody listens there. Only of the life that ended, so that a younger one, which has dialed
+    /// before it listened, is not taken for dead with it.
+    fn refused(&self, peer: usize, courier: &mut Courier) {
+        let ended = self.peers[peer].ended.get();
+        let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
+        self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
@@ -286,6 +292,7 @@ impl Control {
             }
         };
         if let Purpose::Data(position) = hello.purpose {
+            self.links.meet(peer, hello.incarnation);
             match stream.into_std() {
                 Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
@@ -309,7 +316,7 @@ impl Control {
         let connection = self.connections.get() + 1;
         self.connections.set(connection);
         let state = &self.peers[peer];
-        state.has_ended.set(false);
+        state.ended.set(None);
         state.accepted.set(Some((connection, life)));
         self.meet(peer, &hello, &mut courier);
         self.update(peer);
@@ -331,7 +338,7 @@ impl Control {
         }
         if state.accepted.get().is_some_and(|(present, _)| present == connection) {
             state.accepted.set(None);
-            state.has_ended.set(matches!(end, End::Closed));
+            state.ended.set(matches!(end, End::Closed).then_some(life));
             self.update(peer);
             // If its process is over, its port says so now.
             self.links.wake_control(peer);

@@ -2,7 +2,9 @@
 //! order, whatever becomes of the connection (`replication/link.rs`).
 //!
 //! Each side dials, and speaks on the connection that it dialed; how much of the other's session
-//! has come over goes along. This thread also tells the shards of the time.
+//! has come over goes along. The node does not learn of peers here: who is met, and who is dead, is
+//! seen on one thread only, that of the control links. This thread also tells the shards of the
+//! time.
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpStream as PlainTcpStream};
@@ -24,7 +26,7 @@ use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
 use crate::replication::message::{self, Message, Purpose, Received};
-use crate::replication::{Hello, Incarnation, Member};
+use crate::replication::{Hello, Incarnation};
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
@@ -172,12 +174,6 @@ impl Data {
         &self.node.options().peers[peer]
     }
 
-    /// A connection shows which life the peer is in.
-    fn meet(&self, hello: &Hello, courier: &mut Courier) {
-        let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, clock::now(&self.node), courier);
-    }
-
     /// From now on the sessions are those with this life; what waited for a former one is void.
     fn turn_to(&self, peer: usize, life: Incarnation) {
         let state = &self.peers[peer];
@@ -220,7 +216,6 @@ impl Data {
                 return;
             }
         };
-        self.links.meet(peer, hello.incarnation);
         self.turn_to(peer, hello.incarnation);
         let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
         let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
@@ -251,7 +246,6 @@ impl Data {
             return;
         }
         let mut courier = self.courier();
-        self.meet(&hello, &mut courier);
         let incoming = Incoming::new(stream, self.greeting.frame_max());
         let end = self.hear(peer, hello.incarnation, position, incoming, &mut courier).await;
         match end {
@@ -318,7 +312,6 @@ struct Dialer {
 impl Dialer {
     async fn run(mut self) {
         let data = Rc::clone(&self.data);
-        let mut courier = data.courier();
         let mut told = String::new();
         loop {
             let since = clock::local();
@@ -331,7 +324,6 @@ impl Dialer {
                     let life = hello.incarnation;
                     data.links.meet(self.peer, life);
                     data.turn_to(self.peer, life);
-                    data.meet(&hello, &mut courier);
                     let end = match self.resume(&hello) {
                         Ok(session) => self.talk(stream, life, session).await,
                         Err(end) => end,

@@ -248,9 +248,11 @@ fn start_links(
         queues: ends.data,
         visitors,
     };
-    data::start(Arc::clone(&node), group)?;
-    let (queues, wishes) = (ends.control, ends.wishes);
-    control::start(control::Setup { peers, socket, node, links, queues, wishes, visitors: sender })
+    let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
+    let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
+    // First, so that whoever is dialed from here finds this node's port open.
+    control::start(setup)?;
+    data::start(of_data, group)
 }
 
 fn new_node(options: &Options) -> Node<Waiter> {
