@@ -43,6 +43,11 @@ impl Version {
         Self(raw)
     }
 
+    /// The next higher one.
+    pub fn above(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     /// The epoch it was given in.
     pub fn epoch(self) -> Epoch {
         Epoch((self.0 >> SEQ_BITS) as u32)

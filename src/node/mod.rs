@@ -37,6 +37,7 @@ use shard::Shard;
 use crate::key::{Key, LANES};
 use crate::protocol::{Events, ITEM_OVERHEAD};
 use crate::record::{Mutation, Outcome, Record};
+use crate::replication::message::LaneMessage;
 use crate::replication::{
     Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
     Outside, Rules, Timing, Todo, View, Violation,
@@ -123,7 +124,8 @@ impl<W> Node<W> {
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
             let store_options = store_options(&options.settings, &sizes, seed);
-            let store = Store::new(store_options, Arc::clone(&budget));
+            let mut store = Store::new(store_options, Arc::clone(&budget));
+            store.share_evictions(!options.peers.is_empty());
             let lane = LaneOptions {
                 id: lane as u8,
                 me: options.me.incarnation,
@@ -305,6 +307,9 @@ impl<W> Node<W> {
         match message {
             Message::Lane(lane, epoch, message) => {
                 let lane = usize::from(lane);
+                if let LaneMessage::Apply(apply) = &message {
+                    self.make_room(lane, apply.record.size(), now, out);
+                }
                 let (result, events) = {
                     let mut shard = self.shards[lane].lock();
                     let result = shard.receive(from, epoch, message, now, out);
@@ -368,7 +373,7 @@ impl<W> Node<W> {
     ) -> Option<Outcome> {
         let lane = key.hash().lane();
         if let Mutation::Store { value, .. } = mutation {
-            self.make_room(lane, value.len(), now);
+            self.make_room(lane, value.len(), now, host);
         }
         let outcome = self.shards[lane].lock().mutate(key, mutation, now, host);
         if self.observers.wants(Events::EVICTIONS) {
@@ -378,7 +383,7 @@ impl<W> Node<W> {
     }
 
     /// A shard evicts for itself; only where it holds too little for that, the others have to.
-    fn make_room(&self, lane: usize, value_len: usize, now: Now) {
+    fn make_room<O: Outside<W>>(&self, lane: usize, value_len: usize, now: Now, out: &mut O) {
         let bytes = value_len + value_len / 8 + 4 * self.budget.page_size();
         if !self.options.settings.evict
             || self.budget.free() >= bytes
@@ -386,15 +391,15 @@ impl<W> Node<W> {
         {
             return;
         }
-        while self.budget.free() < bytes && self.take_page(lane, now) {}
+        while self.budget.free() < bytes && self.take_page(lane, now, out) {}
     }
 
     /// A page of the shard that has the most goes back to the pool, though not of this one.
-    fn take_page(&self, lane: usize, now: Now) -> bool {
+    fn take_page<O: Outside<W>>(&self, lane: usize, now: Now, out: &mut O) -> bool {
         let held = |other: &usize| self.shards[*other].lock().store().held();
         let richest = (0..LANES).filter(|&other| other != lane).max_by_key(held);
         let wanted = self.budget.free() + self.budget.page_size();
-        richest.is_some_and(|other| self.shards[other].lock().store().give_back(wanted, now))
+        richest.is_some_and(|other| self.shards[other].lock().give_back(wanted, now, out))
     }
 
     fn flush_all<H: Host<W>>(&self, at: Option<Millis>, now: Now, host: &mut H) {

@@ -22,12 +22,14 @@ pub(super) struct Shard<W> {
     lane: Lane<W>,
     /// Where values are put together that no client has sent as a whole.
     scratch: Vec<u8>,
+    /// Records that did not fit.
+    homeless: Vec<(Bytes, Version)>,
     item_max: usize,
 }
 
 impl<W> Shard<W> {
     pub(super) fn new(lane: LaneOptions, store: Store, item_max: usize) -> Self {
-        Self { store, lane: Lane::new(lane), scratch: Vec::new(), item_max }
+        Self { store, lane: Lane::new(lane), scratch: Vec::new(), homeless: Vec::new(), item_max }
     }
 
     /// Whether this copy of the key is the one to show, if `proves_read` says so afterwards.
@@ -52,15 +54,30 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        self.store.get(key, now)
+        let item = self.store.get(key, now);
+        tell_owner(&mut self.lane, key, item)
     }
 
     /// The same for a key that may have been looked for already.
     pub(super) fn read(&mut self, sought: &Sought<'_>, now: Now) -> Option<Item<'_>> {
-        match sought.place {
+        let item = match sought.place {
             Some(place) => self.store.get_at(place, sought.key, now),
             None => self.store.get(sought.key, now),
-        }
+        };
+        tell_owner(&mut self.lane, sought.key, item)
+    }
+
+    /// Frees memory for other shards; those who share what goes are told.
+    pub(super) fn give_back<O: Outside<W>>(
+        &mut self,
+        wanted: usize,
+        now: Now,
+        out: &mut O,
+    ) -> bool {
+        let has_given = self.store.give_back(wanted, now);
+        let (lane, mut items) = self.split(now);
+        lane.settle_lost(&mut items, out);
+        has_given
     }
 
     pub(super) fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
@@ -149,6 +166,7 @@ impl<W> Shard<W> {
         let items = ShardItems {
             store: &mut self.store,
             scratch: &mut self.scratch,
+            homeless: &mut self.homeless,
             item_max: self.item_max,
             now,
         };
@@ -156,10 +174,26 @@ impl<W> Shard<W> {
     }
 }
 
+/// An item that is used at last is in use for its owner too, who says which items have to go.
+/// Once a minute is enough for that, as it is for memcached's own order.
+#[inline(always)]
+fn tell_owner<'a, W>(
+    lane: &mut Lane<W>,
+    key: Key<'_>,
+    item: Option<Item<'a>>,
+) -> Option<Item<'a>> {
+    const UNUSED_S: u32 = 60;
+    if item.as_ref().is_some_and(|item| item.idle_s >= UNUSED_S) && !lane.owns(key) {
+        lane.bump(key);
+    }
+    item
+}
+
 /// A shard's store as its lane sees it.
 struct ShardItems<'a> {
     store: &'a mut Store,
     scratch: &'a mut Vec<u8>,
+    homeless: &'a mut Vec<(Bytes, Version)>,
     item_max: usize,
     now: Now,
 }
@@ -181,7 +215,19 @@ impl Items for ShardItems<'_> {
     fn apply(&mut self, record: &Record<Bytes>) {
         if self.store.apply(&record.map(|bytes| bytes.as_ref()), self.now) == Applied::NoMemory {
             tracing::warn!(bytes = record.size(), "no memory for an item of another node");
+            self.homeless.push((record.key.clone(), record.version));
         }
+    }
+
+    fn take_lost(&mut self) -> Vec<(Bytes, Version)> {
+        let evicted = self.store.take_lost().into_iter();
+        let mut lost: Vec<_> = evicted.map(|(key, version)| (Bytes::from(key), version)).collect();
+        lost.append(self.homeless);
+        lost
+    }
+
+    fn bump(&mut self, key: Key<'_>) {
+        self.store.get(key, self.now);
     }
 
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {

@@ -153,6 +153,10 @@ pub enum LaneMessage {
     SnapEnd(Vec<Answered>),
     /// Learner to owner: one chunk, or the end, is in.
     SnapAck,
+    /// Member to owner: these versions of your items had to go here.
+    Lost(Vec<(Bytes, Version)>),
+    /// Member to owner: these items of yours are in use here.
+    Bump(Vec<Bytes>),
 }
 
 /// A request, named so that deciding it twice can be avoided.
@@ -305,6 +309,8 @@ fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>)
         LaneMessage::SnapChunk(body) => frame(39, &(lane, epoch, body), out),
         LaneMessage::SnapEnd(body) => frame(40, &(lane, epoch, body), out),
         LaneMessage::SnapAck => frame(41, &(lane, epoch, ()), out),
+        LaneMessage::Lost(body) => frame(42, &(lane, epoch, body), out),
+        LaneMessage::Bump(body) => frame(43, &(lane, epoch, body), out),
     }
 }
 
@@ -358,6 +364,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         39 => in_lane(body, LaneMessage::SnapChunk),
         40 => in_lane(body, LaneMessage::SnapEnd),
         41 => in_lane(body, |()| LaneMessage::SnapAck),
+        42 => in_lane(body, LaneMessage::Lost),
+        43 => in_lane(body, LaneMessage::Bump),
         _ => return None,
     })
 }

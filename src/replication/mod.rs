@@ -63,6 +63,10 @@ pub trait Items {
     ) -> Decision;
     /// Applies what the key's owner decided, unless something newer is there.
     fn apply(&mut self, record: &Record<Bytes>);
+    /// What has gone for lack of memory since the last call, with the versions that went.
+    fn take_lost(&mut self) -> Vec<(Bytes, Version)>;
+    /// Somebody uses this item.
+    fn bump(&mut self, key: Key<'_>);
     /// The present state of a key as a record of its whole item; `None` when it is absent.
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>>;
     /// About `bytes` worth of the wanted items from `cursor` on, and where to go on.

@@ -132,6 +132,7 @@ impl fmt::Display for Said<'_> {
             Delete => write!(f, "delete"),
             Touch => write!(f, "touch"),
             GetAndTouch => write!(f, "gat"),
+            Vanish => write!(f, "(gone)"),
             Flush => write!(f, "flush_all"),
         }
     }

@@ -111,6 +111,7 @@ fn start_of_a_counter(operations: &[&Operation]) -> Option<u64> {
                 | Command::GetAndTouch
                 | Command::Incr(_)
                 | Command::Flush
+                | Command::Vanish
         ),
     };
     operations.iter().all(is_counting).then_some(())?;

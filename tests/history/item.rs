@@ -23,7 +23,7 @@ struct Stored {
 pub(super) fn is_still(command: &Command, reply: Option<&Reply>) -> bool {
     match (command, reply) {
         (Command::Get | Command::Touch | Command::GetAndTouch, _) => true,
-        (Command::Flush, _) => false,
+        (Command::Flush | Command::Vanish, _) => false,
         (_, Some(Reply::Miss | Reply::NotStored | Reply::Exists | Reply::NotNumeric)) => true,
         _ => false,
     }
@@ -88,7 +88,7 @@ impl Item {
                 (number(&stored.value) == Some(*shown)).then_some(after)
             }
             (Command::Delete, Reply::Done { .. }) => self.0.is_some().then(Self::default),
-            (Command::Flush, Reply::Done { .. }) => Some(Self::default()),
+            (Command::Flush | Command::Vanish, Reply::Done { .. }) => Some(Self::default()),
             (
                 Command::Set(_)
                 | Command::Add(_)
@@ -122,7 +122,7 @@ impl Item {
             }
             Command::Incr(by) => self.counted(|number| number.wrapping_add(*by)),
             Command::Decr(by) => self.counted(|number| number.saturating_sub(*by)),
-            Command::Delete | Command::Flush => stored.map(|_| Self::default()),
+            Command::Delete | Command::Flush | Command::Vanish => stored.map(|_| Self::default()),
         }
     }
 

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Delete,
     Touch,
     GetAndTouch,
+    /// Nobody asks for it: the store has let the item go, if there was one.
+    Vanish,
     /// flush_all; it touches every key, whatever the operation's key.
     Flush,
 }

@@ -45,6 +45,7 @@ pub(crate) fn request(command: &Command, key: &str, form: Form) -> Vec<u8> {
         (Command::Decr(by), Form::Meta) => format!("ma {key} v D{by} MD"),
         (Command::Decr(by), _) => format!("decr {key} {by}"),
         (Command::Flush, _) => "flush_all".into(),
+        (Command::Vanish, _) => unreachable!("nobody can ask for that"),
         (Command::Set(value), _) => return store("set", "", key, value, is_meta),
         (Command::Add(value), _) => return store("add", " ME", key, value, is_meta),
         (Command::Replace(value), _) => return store("replace", " MR", key, value, is_meta),

@@ -38,7 +38,16 @@ impl Client {
     }
 
     /// Something to do: what, and how it is said. `number` is unique in the run.
-    pub(crate) fn wish(&mut self, number: u64, rng: &mut StdRng) -> (String, Command, Form) {
+    pub(crate) fn wish(
+        &mut self,
+        number: u64,
+        is_short: bool,
+        rng: &mut StdRng,
+    ) -> (String, Command, Form) {
+        if is_short && rng.random_ratio(1, 3) {
+            let value = Bytes::from(vec![b'x'; rng.random_range(500..20_000)]);
+            return (format!("large-{number}"), Command::Set(value), Form::Classic);
+        }
         let generation = number / (KEYS * COMMANDS_PER_KEY);
         let lane = rng.random_range(0..KEYS);
         let (is_counter, key) = match lane {

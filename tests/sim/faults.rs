@@ -69,6 +69,15 @@ impl World {
         self.at(back + 2500 * MS, Event::Heal);
     }
 
+    /// Single hosts are cut off from all others, so that their promises count.
+    pub(crate) fn plan_cuts(&mut self) {
+        for n in 0..3 {
+            let at = (1 + 2 * n) * SECOND + self.rng.random_range(0..SECOND);
+            let fault = if self.rng.random_bool(0.5) { Fault::CutOff } else { Fault::OneWay };
+            self.at(at, Event::Fault(fault));
+        }
+    }
+
     pub(crate) fn fault(&mut self, fault: Fault) {
         let slot = self.rng.random_range(0..self.hosts);
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;

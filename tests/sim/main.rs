@@ -93,7 +93,7 @@ fn reads_without_a_lease_are_found_out() {
 
 #[test]
 fn views_that_do_not_wait_for_promises_are_found_out() {
-    must_fail("the wait for promises", Plan::Random, |rules| rules.grant_wait = false);
+    must_fail("the wait for promises", Plan::Cuts, |rules| rules.grant_wait = false);
 }
 
 #[test]

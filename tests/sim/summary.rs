@@ -27,6 +27,8 @@ summary! {
     checked_operations, checked_keys,
     /// Messages.
     forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
+    /// Where memory is short.
+    evictions, lost_by_members,
     /// Faults.
     crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.

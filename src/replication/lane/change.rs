@@ -112,6 +112,7 @@ impl<W> Lane<W> {
             return Ok(());
         }
         let mine = self.uncommitted(items);
+        self.lost.tell_all();
         self.is_told = true;
         let Some(change) = &mut self.change else {
             return Ok(());
@@ -143,6 +144,7 @@ impl<W> Lane<W> {
         self.carried = Carried::default();
         self.unproven.clear();
         self.unchanged.clear();
+        self.lost.clear();
         self.results.clear();
         self.owners = Owners::of(&view);
         if !is_kept {
@@ -204,7 +206,9 @@ impl<W> Lane<W> {
                 change: KeyChange::Delete,
             })
         };
-        let records = newest.into_iter().map(state_of).collect();
+        let evicted = self.lost.as_evictions().filter(|record| !newest.contains_key(&record.key));
+        let evicted: Vec<_> = evicted.collect();
+        let records = newest.into_iter().map(state_of).chain(evicted).collect();
         ViewFlush { records, answered, last: true }
     }
 
@@ -281,6 +285,7 @@ impl<W> Lane<W> {
         for other in others {
             self.tell(other, LaneMessage::Activated, out);
         }
+        self.resettle_lost(items, out);
         if !self.options.rules.refill {
             self.count_former(&old_learners);
         }
@@ -335,8 +340,10 @@ impl<W> Lane<W> {
         }
         self.carried.answered.clear();
         for answer in std::mem::take(&mut self.carried.answers) {
-            self.give(answer, out);
+            // It may rest on what was decided in this view already, too.
+            self.stream.answer_later(answer);
         }
+        self.commit(out);
         self.events.push(Event::Settled(self.view.epoch));
     }
 

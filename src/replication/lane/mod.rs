@@ -5,6 +5,7 @@
 //! its shard's lock and knows nothing of other lanes.
 
 mod change;
+mod lost;
 mod pending;
 mod requests;
 mod stream;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
+use self::lost::Lost;
 use self::pending::Pending;
 use self::requests::{Known, Request, Requests, Results};
 use self::stream::{Answer, Entry, Incoming, Outgoing};
@@ -103,6 +105,7 @@ pub struct Lane<W> {
     unproven: Vec<Answer>,
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
+    lost: Lost,
     events: Vec<Event>,
     backlog: Backlog,
 }
@@ -142,6 +145,7 @@ impl<W> Lane<W> {
             unproven: Vec::new(),
             early: Vec::new(),
             events: Vec::new(),
+            lost: Lost::default(),
             backlog: Backlog::default(),
         }
     }
@@ -156,7 +160,12 @@ impl<W> Lane<W> {
     /// a change that is not everywhere yet may still be lost.
     pub fn may_read(&self, key: Key<'_>) -> bool {
         let is_pending = self.options.rules.pending_wait && self.pending.has(key);
-        self.role == Role::Member && !self.is_told && !is_pending
+        self.role == Role::Member && !self.is_told && !is_pending && !self.lost.has(key)
+    }
+
+    /// Whether this node decides changes of that key, so that its own use of it counts.
+    pub fn owns(&self, key: Key<'_>) -> bool {
+        self.is_alone() || self.owners.owner(key.hash()) == Some(self.options.me)
     }
 
     /// Whether what was read before `now` was current: nobody can have changed anything without
@@ -279,6 +288,14 @@ impl<W> Lane<W> {
                 self.settle(out);
                 Ok(())
             }
+            LaneMessage::Lost(keys) => {
+                self.give_up(keys, items, out);
+                Ok(())
+            }
+            LaneMessage::Bump(keys) => {
+                keys.iter().filter_map(|key| Key::new(key)).for_each(|key| items.bump(key));
+                Ok(())
+            }
             LaneMessage::SnapChunk(records) => self.fill(from, &records, items, out),
             LaneMessage::SnapEnd(answered) => {
                 answered.iter().for_each(|answered| self.results.record(answered));
@@ -296,7 +313,11 @@ impl<W> Lane<W> {
 
     /// Time passes.
     pub fn tick<I: Items, O: Outside<W>>(&mut self, now: Millis, items: &mut I, out: &mut O) {
+        self.settle_lost(items, out);
         self.announce_commits(out);
+        if self.change.is_none() {
+            self.tell_bumps(out);
+        }
         let epoch = self.newest_epoch();
         let stuck = match &mut self.change {
             Some(change) => change.missing(self.options.patience_ms, now),
@@ -361,7 +382,7 @@ impl<W> Lane<W> {
         let is_read = decision.record.is_none();
         let answer = Answer { request, outcome: decision.outcome, is_read };
         match decision.record {
-            Some(record) => self.append(record, answer, fwd.done_up_to, out),
+            Some(record) => self.append(record, Some((answer, fwd.done_up_to)), out),
             None => {
                 if !matches!(fwd.mutation, Mutation::Read) {
                     self.unchanged.insert(request, answer.outcome.clone());
@@ -369,6 +390,7 @@ impl<W> Lane<W> {
                 self.answer_when_sure(answer, out);
             }
         }
+        self.settle_lost(items, out);
         Ok(())
     }
 
@@ -384,22 +406,24 @@ impl<W> Lane<W> {
         }
     }
 
-    /// A change goes to everybody, and its outcome with it.
+    /// A change goes to everybody, and if somebody has asked for it, its outcome with it.
     fn append<O: Outside<W>>(
         &mut self,
         record: Record<Bytes>,
-        answer: Answer,
-        done_up_to: u64,
+        answer: Option<(Answer, u64)>,
         out: &mut O,
     ) {
-        let outcome = answer.outcome.without_value();
-        let answered = Some(Answered { request: answer.request, done_up_to, outcome });
+        let answered = answer.as_ref().map(|(answer, done_up_to)| Answered {
+            request: answer.request,
+            done_up_to: *done_up_to,
+            outcome: answer.outcome.without_value(),
+        });
         if let Some(answered) = &answered {
             self.results.record(answered);
         }
         let position = self.stream.append(
             Entry { key: record.key.clone(), version: record.version, answered: answered.clone() },
-            answer,
+            answer.map(|(answer, _)| answer),
             &mut self.pending,
         );
         let committed = self.stream.announce();
@@ -441,7 +465,9 @@ impl<W> Lane<W> {
         }
         incoming.applied(apply.position, entry, pending)?;
         incoming.commit(apply.committed, pending);
+        self.bring_back(from, &apply.record, out);
         items.apply(&apply.record);
+        self.settle_lost(items, out);
         self.tell(from, LaneMessage::AppliedUpTo(apply.position), out);
         Ok(())
     }

@@ -91,11 +91,16 @@ impl Outgoing {
     }
 
     /// Adds an entry and the answer that waits for it; returns its position.
-    pub(super) fn append(&mut self, entry: Entry, answer: Answer, pending: &mut Pending) -> u64 {
+    pub(super) fn append(
+        &mut self,
+        entry: Entry,
+        answer: Option<Answer>,
+        pending: &mut Pending,
+    ) -> u64 {
         self.appended += 1;
         pending.add(&entry.key);
         self.entries.push_back(entry);
-        self.answers.push_back((self.appended, answer));
+        self.answers.extend(answer.map(|answer| (self.appended, answer)));
         self.appended
     }
 

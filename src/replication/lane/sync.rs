@@ -47,6 +47,7 @@ impl<W> Lane<W> {
             return Err(Violation("a snapshot chunk that makes no sense here"));
         }
         records.iter().for_each(|record| items.apply(record));
+        self.settle_lost(items, out);
         self.tell(from, LaneMessage::SnapAck, out);
         Ok(())
     }

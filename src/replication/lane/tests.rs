@@ -28,7 +28,7 @@ fn number(value: u64) -> Outcome {
 
 /// Items without a store: enough of memcached to count and to set.
 #[derive(Default)]
-struct Map(BTreeMap<Bytes, (Version, Bytes)>);
+struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>);
 
 impl Items for Map {
     fn decide(
@@ -103,6 +103,12 @@ impl Items for Map {
         let wanted = keys.iter().filter_map(|key| Key::new(key)).filter(|key| wanted(key.hash()));
         (wanted.filter_map(|key| self.current(key)).collect(), None)
     }
+
+    fn take_lost(&mut self) -> Vec<(Bytes, Version)> {
+        std::mem::take(&mut self.1)
+    }
+
+    fn bump(&mut self, _: Key<'_>) {}
 
     fn set_floor(&mut self, _: Version) {}
 
@@ -515,4 +521,59 @@ fn a_learner_relays() {
     wire.install(&view(2, &[1], &[9]));
     wire.settle();
     assert_eq!(wire.answers[1], (4, number(2)));
+}
+
+/// Memory is short on one node: it drops the test's item.
+fn lose(wire: &mut Wire, n: u64) {
+    wire.with(n, |lane, items, post| {
+        let (version, _) = items.0.remove(KEY).unwrap();
+        items.1.push((Bytes::from_static(KEY), version));
+        lane.settle_lost(items, post);
+    });
+}
+
+#[test]
+fn an_item_that_its_owner_drops_goes_everywhere() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(1, 1, set(b"v"));
+    wire.settle();
+    lose(&mut wire, owner);
+    assert!(!wire.may_read(owner), "the other still shows it");
+    wire.settle();
+    assert!(wire.may_read(owner) && wire.value(other).is_none());
+}
+
+#[test]
+fn an_item_that_a_member_drops_is_read_at_its_owner_until_it_goes_everywhere() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(1, 1, set(b"v"));
+    wire.settle();
+    lose(&mut wire, other);
+    assert!(!wire.may_read(other) && wire.may_read(owner));
+    wire.settle();
+    assert!(wire.may_read(other) && wire.may_read(owner) && wire.value(owner).is_none());
+}
+
+#[test]
+fn what_a_member_had_to_drop_is_gone_in_the_next_view() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(1, 1, set(b"v"));
+    wire.settle();
+    lose(&mut wire, other);
+    // Its owner has not heard of it when the view changes.
+    wire.install(&view(2, &[1, 2], &[]));
+    wire.settle();
+    assert!(wire.value(owner).is_none() && wire.may_read(other));
 }
