@@ -3,6 +3,7 @@
 //! The map of the modules, and which may use which, is in `docs/architecture.md`.
 
 pub mod key;
+pub mod membership;
 pub mod node;
 pub mod protocol;
 pub mod record;

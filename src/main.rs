@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use rand::TryRng;
 use sessiond::server::Server;
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod config;
 mod process;
@@ -94,10 +99,9 @@ fn start_log(verbosity: Verbosity) {
         Verbosity::Details => Level::DEBUG,
         Verbosity::Everything => Level::TRACE,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(false)
-        .init();
+    // The consensus crate tells of each question that a dead peer does not answer; what an
+    // operator has to know of it, `membership/` says.
+    let crates = Targets::new().with_default(level).with_target("openraft", LevelFilter::OFF);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    tracing_subscriber::registry().with(lines).with(crates).init();
 }

@@ -142,6 +142,20 @@ pub(super) struct Flags {
     /// Allow unencrypted links to peers that are not on this machine.
     #[arg(long, help_heading = "Group")]
     pub(super) peer_plain: bool,
+    /// Where this node remembers its group and its former lives; without it, a node that is
+    /// started again is a stranger to the others.
+    #[arg(long, value_name = "DIR", help_heading = "Group")]
+    pub(super) state_dir: Option<String>,
+    /// Only this node votes: for groups of two, where it may go on alone.
+    #[arg(long, value_name = "NAME", help_heading = "Group")]
+    pub(super) tie_breaker: Option<String>,
+    /// What the last node does when all others are certainly dead: go on once their ports have
+    /// `refused` connections for a second, or stop answering (`off`).
+    #[arg(long, value_name = "WHAT", default_value = "refused", help_heading = "Group")]
+    pub(super) last_man_standing: String,
+    /// A node that is silent for so long is left out.
+    #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
+    pub(super) suspect: u64,
     /// How long a write waits for the other nodes before its connection is closed.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Group")]
     pub(super) write_timeout: u64,

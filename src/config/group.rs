@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use sessiond::replication::Timing;
 use sessiond::server::PeerOptions;
 
 use super::flags::Flags;
@@ -12,21 +13,34 @@ pub(super) struct Group {
     pub(super) names: Vec<Box<str>>,
     /// How they meet.
     pub(super) options: PeerOptions,
+    /// How soon the silent are suspected, and what follows from that.
+    pub(super) timing: Timing,
+    /// Whether the last that is left may go on.
+    pub(super) last_man_standing: bool,
 }
 
 /// At most this many nodes hold full copies of each other.
 const NODES_MAX: usize = 7;
 /// Names go into the first message between nodes, which is short.
 const NAME_MAX: usize = 64;
-/// A link is down when nothing has come in for this long.
-const SUSPECT_MS: u64 = 2000;
+/// Below, a busy machine looks dead; above, a dead one looks busy for too long.
+const SUSPECT_MS: std::ops::RangeInclusive<u64> = 50..=10_000;
+/// Of a silence that is suspicious, some beats must have room in it.
+const BEATS_IN_SILENCE: u64 = 8;
+const BEAT_MAX_MS: u64 = 50;
 
 /// `None`: a node of its own.
 pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
     let Some(list) = &flags.peers else {
-        return match (&flags.cluster, &flags.peer_listen) {
-            (None, None) => Ok(None),
-            _ => Err("--cluster and --peer-listen need --peers NAME=HOST:PORT,...".into()),
+        let needs_peers = [
+            ("--cluster", flags.cluster.is_some()),
+            ("--peer-listen", flags.peer_listen.is_some()),
+            ("--state-dir", flags.state_dir.is_some()),
+            ("--tie-breaker", flags.tie_breaker.is_some()),
+        ];
+        return match needs_peers.into_iter().find(|(_, is_given)| *is_given) {
+            None => Ok(None),
+            Some((flag, _)) => Err(format!("{flag} needs --peers NAME=HOST:PORT,...")),
         };
     };
     let cluster = flags.cluster.as_deref().ok_or("--peers needs --cluster NAME")?;
@@ -46,10 +60,50 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         return Err(format!("--peers: a group has at most {NODES_MAX} nodes"));
     }
     peers.sort();
-    let (names, addresses) = peers.into_iter().unzip();
-    let options =
-        PeerOptions { cluster: cluster.into(), listen, addresses, suspect_ms: SUSPECT_MS };
-    Ok(Some(Group { names, options }))
+    let (names, addresses): (Vec<Box<str>>, Vec<_>) = peers.into_iter().unzip();
+    let options = PeerOptions {
+        cluster: cluster.into(),
+        listen,
+        addresses,
+        voters: voters(flags, me, &names)?,
+        state_dir: flags.state_dir.as_deref().map(super::absolute),
+    };
+    let (timing, last_man_standing) = (timing(flags)?, last_man_standing(flags)?);
+    Ok(Some(Group { names, options, timing, last_man_standing }))
+}
+
+/// All, or the one that breaks ties.
+fn voters(flags: &Flags, me: &str, others: &[Box<str>]) -> Result<Vec<Box<str>>, String> {
+    let mut all = others.to_vec();
+    all.push(me.into());
+    all.sort();
+    match &flags.tie_breaker {
+        None => Ok(all),
+        Some(name) if all.iter().any(|other| **other == **name) => Ok(vec![name.as_str().into()]),
+        Some(name) => Err(format!("--tie-breaker {name}: no node of --peers has that name")),
+    }
+}
+
+fn timing(flags: &Flags) -> Result<Timing, String> {
+    let suspect_ms = flags.suspect;
+    if !SUSPECT_MS.contains(&suspect_ms) {
+        let (least, most) = (SUSPECT_MS.start(), SUSPECT_MS.end());
+        return Err(format!("--suspect {suspect_ms}: expected {least} to {most} milliseconds"));
+    }
+    Ok(Timing {
+        beat_ms: BEAT_MAX_MS.min(suspect_ms / BEATS_IN_SILENCE),
+        suspect_ms,
+        grant_ms: 2 * suspect_ms,
+        ..Timing::default()
+    })
+}
+
+fn last_man_standing(flags: &Flags) -> Result<bool, String> {
+    match flags.last_man_standing.as_str() {
+        "refused" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("--last-man-standing {other}: expected refused or off")),
+    }
 }
 
 fn peers(list: &str) -> Result<Vec<(Box<str>, SocketAddr)>, String> {

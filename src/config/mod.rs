@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use sessiond::node;
 use sessiond::protocol::reply;
-use sessiond::replication::{Incarnation, Member};
+use sessiond::replication::{Incarnation, Member, Rules, Timing};
 use sessiond::server::{self, Listen};
 use sessiond::settings::{Protocol, Settings, Tuning};
 
@@ -54,7 +54,6 @@ pub(crate) enum Verbosity {
     Everything,
 }
 
-/// How long a starting group waits for a node that is late.
 /// memcached takes more and warns; nobody has so many cores to serve sessions from.
 const THREADS_MAX: usize = 128;
 /// memcached's bounds of `-I`.
@@ -103,9 +102,11 @@ impl Flags {
         let mut warnings = Vec::new();
         let settings = self.settings(&mut warnings)?;
         let listen = self.listens(as_memcached, &settings, &mut warnings)?;
-        let (names, peers) = match group::group(&self)? {
-            Some(Group { names, options }) => (names, Some(options)),
-            None => (Vec::new(), None),
+        let (names, peers, timing, last_man_standing) = match group::group(&self)? {
+            Some(Group { names, options, timing, last_man_standing }) => {
+                (names, Some(options), timing, last_man_standing)
+            }
+            None => (Vec::new(), None, Timing::default(), false),
         };
         let me = self.node_name.clone().unwrap_or_else(|| "single".into());
         let process = self.process(&settings);
@@ -113,9 +114,9 @@ impl Flags {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
             peers: names,
             succeeds: Vec::new(),
-            timing: sessiond::replication::Timing::default(),
-            last_man_standing: true,
-            rules: sessiond::replication::Rules::default(),
+            timing,
+            last_man_standing,
+            rules: Rules::default(),
             seed: random[1],
             settings,
         };

@@ -23,6 +23,7 @@ fn addresses(line: &str) -> Vec<SocketAddr> {
     launch(line).unwrap().server.listen.into_iter().flat_map(tcp).collect()
 }
 
+const PEERS: &str = "--peers b=127.0.0.1:2,a=127.0.0.1:1,c=127.0.0.1:3";
 const GROUP: &str = "--cluster c --node-name a --peer-listen 127.0.0.1:7001";
 
 #[test]
@@ -103,10 +104,31 @@ fn what_is_taken_but_not_done_is_a_warning() {
 
 #[test]
 fn a_group_leaves_out_the_node_itself() {
-    let peers = "--peers b=127.0.0.1:2,a=127.0.0.1:1,c=127.0.0.1:3";
-    let options = launch(&format!("sessiond {GROUP} {peers}")).unwrap().server;
+    let options = launch(&format!("sessiond {GROUP} {PEERS}")).unwrap().server;
     assert_eq!(options.node.peers, ["b".into(), "c".into()]);
     assert_eq!(options.peers.unwrap().addresses.len(), 2);
+}
+
+#[test]
+fn all_nodes_vote_or_the_one_that_breaks_ties() {
+    let options =
+        |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;
+    assert_eq!(options("").peers.unwrap().voters, ["a".into(), "b".into(), "c".into()]);
+    assert_eq!(options("--tie-breaker b").peers.unwrap().voters, ["b".into()]);
+    assert!(options("").node.last_man_standing);
+    assert!(!options("--last-man-standing off").node.last_man_standing);
+}
+
+#[test]
+fn what_is_suspicious_decides_how_often_nodes_beat() {
+    let timing = |flags: &str| {
+        let options = launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;
+        let Timing { beat_ms, suspect_ms, grant_ms, .. } = options.node.timing;
+        (beat_ms, suspect_ms, grant_ms)
+    };
+    assert_eq!(timing(""), (50, 400, 800));
+    assert_eq!(timing("--suspect 80"), (10, 80, 160));
+    assert_eq!(timing("--suspect 5000"), (50, 5000, 10_000));
 }
 
 #[test]
@@ -140,6 +162,11 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         (&format!("{GROUP} --peers 10.0.0.7"), "NAME=HOST:PORT"),
         (&format!("{GROUP} --peers a=127.0.0.1:1,a=127.0.0.1:2"), "twice"),
         (&format!("{GROUP} --peers b=10.9.9.9:1"), "--peer-plain"),
+        (&format!("{GROUP} {PEERS} --tie-breaker d"), "--tie-breaker d: no node"),
+        (&format!("{GROUP} {PEERS} --last-man-standing on"), "refused or off"),
+        (&format!("{GROUP} {PEERS} --suspect 10"), "50 to 10000"),
+        ("--state-dir /tmp", "--state-dir needs --peers"),
+        ("--tie-breaker a", "--tie-breaker needs --peers"),
     ] {
         let error = launch(&format!("sessiond {flags}")).unwrap_err();
         assert!(error.contains(says), "{flags}: {error}");

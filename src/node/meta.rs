@@ -113,7 +113,8 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         }
         drop(shard);
         self.counters.cmd_get.add(1);
-        let counter = if found.is_some() { &self.counters.get_hits } else { &self.counters.get_misses };
+        let counter =
+            if found.is_some() { &self.counters.get_hits } else { &self.counters.get_misses };
         counter.add(1);
         if self.is_seen() {
             let read = Read { key, found, descriptor: self.descriptor };

@@ -326,8 +326,21 @@ impl<W> Node<W> {
         }
     }
 
-    /// Time passes: to be called about ten times a second.
+    /// Time passes, for everything. To be called some twenty times a second, as its two halves
+    /// are where they run on threads of their own.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
+        self.tick_shards(now, out);
+        self.tick_group(now, out);
+    }
+
+    /// Time passes for the group: beats, suspicion, views.
+    pub fn tick_group<O: Outside<W>>(&self, now: Now, out: &mut O) {
+        let todo = self.group.lock().tick(now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// Time passes for the shards: what is over, what was asked and not answered.
+    pub fn tick_shards<O: Outside<W>>(&self, now: Now, out: &mut O) {
         let pieces = if self.crawler.is_on.load(Ordering::Relaxed) { SWEEP_PIECES } else { 0 };
         let is_watched = self.observers.wants(Events::EVICTIONS);
         for (lane, shard) in self.shards.iter().enumerate() {
@@ -343,8 +356,6 @@ impl<W> Node<W> {
                 self.log_evicted(lane, now);
             }
         }
-        let todo = self.group.lock().tick(now, out);
-        self.work_off(todo, now, out);
     }
 
     /// The slab class that an item is shown in.
@@ -416,7 +427,8 @@ impl<W> Node<W> {
                 Todo::Log(wish) => out.ask_log(wish),
                 Todo::Install(view) => {
                     self.announce(&view);
-                    let install = |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
+                    let install =
+                        |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
                     todo.extend(self.each_lane(now, out, install));
                 }
                 Todo::Flush(epoch) => {

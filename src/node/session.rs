@@ -278,8 +278,6 @@ fn doing(step: &Step, rest: &[u8]) -> Doing {
         }
         Step::Read(_) => Doing::Reading,
         Step::Watch => Doing::Watching,
-        Step::Write | Step::Yield | Step::Wait | Step::Close | Step::Stop(_) => {
-            Doing::Executing
-        }
+        Step::Write | Step::Yield | Step::Wait | Step::Close | Step::Stop(_) => Doing::Executing,
     }
 }

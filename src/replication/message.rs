@@ -42,6 +42,27 @@ pub struct Hello {
     pub item_max: u64,
     /// Former lives of it that are certainly over, as its state directory tells.
     pub succeeds: Vec<Incarnation>,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// The two kinds of connections, so that beats never wait behind items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Beats, views and the log: lost with the connection.
+    Control,
+    /// Messages about lanes, which survive it. In `Hello` the dialer's session, and how much of it
+    /// is known to have come over; in `HelloOk` the same session, and how much really has.
+    Data(Received),
+}
+
+/// So many messages of a session have come over: what `link.rs` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Which session of the sender of those messages.
+    pub session: u64,
+    /// All up to this one.
+    pub up_to: u64,
 }
 
 /// A message between two nodes.
@@ -59,6 +80,8 @@ pub enum Message {
     View(Announcement),
     /// For the log of views; what is in it, only the log knows.
     Log(Bytes),
+    /// So much of your session has come over.
+    Received(Received),
     /// About one lane.
     Lane(u8, Epoch, LaneMessage),
 }
@@ -247,6 +270,7 @@ impl std::fmt::Display for BadFrame {
 
 /// What the start of a buffer holds.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is returned")]
 pub enum Frame {
     /// A message, and the bytes that it took.
     Message(usize, Message),
@@ -268,6 +292,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Beat(body) => frame(4, body, out),
         Message::View(body) => frame(5, body, out),
         Message::Log(body) => frame(6, body, out),
+        Message::Received(body) => frame(7, body, out),
         Message::Lane(lane, epoch, message) => encode_lane(*lane, *epoch, message, out),
     }
 }
@@ -328,6 +353,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         4 => parse(body).map(Message::Beat),
         5 => parse(body).map(Message::View),
         6 => parse(body).map(Message::Log),
+        7 => parse(body).map(Message::Received),
         32 => in_lane(body, LaneMessage::Fwd),
         33 => in_lane(body, LaneMessage::FwdDone),
         34 => in_lane(body, LaneMessage::Apply),
@@ -354,6 +380,17 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
         Ok((value, [])) => Some(value),
         _ => None,
     }
+}
+
+/// A view as the log of views keeps it.
+pub fn encode_view(view: &View) -> Bytes {
+    let written = postcard::to_stdvec(view);
+    written.expect("writing to a Vec can't fail, and our types know their lengths").into()
+}
+
+/// `None`: these bytes are no view.
+pub fn decode_view(bytes: &[u8]) -> Option<View> {
+    parse(bytes)
 }
 
 /// Whether a decoded record can be one at all.
@@ -394,6 +431,7 @@ mod tests {
         let lane = |message| Message::Lane(15, Epoch(3), message);
         vec![
             Message::Refuse("another group".into()),
+            Message::Received(Received { session: 7, up_to: u64::MAX }),
             Message::View(Announcement { view: View::default(), cluster: Millis(5) }),
             Message::Log(Bytes::from_static(b"frame")),
             Message::Beat(Beat {
@@ -465,10 +503,10 @@ mod tests {
     #[test]
     fn bytes_left_over_in_a_body_refuse_it() {
         let mut wire = Vec::new();
-        encode(&Message::Refuse("no".into()), &mut wire);
+        encode(&Message::Received(Received { session: 1, up_to: 2 }), &mut wire);
         wire.push(0);
         wire[0] += 1;
-        assert_eq!(decode(&wire, 100), Err(BadFrame::Body(3)));
+        assert_eq!(decode(&wire, 100), Err(BadFrame::Body(7)));
     }
 
     proptest! {

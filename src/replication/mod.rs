@@ -8,6 +8,7 @@
 mod group;
 mod lane;
 mod lease;
+pub mod link;
 pub mod message;
 mod rules;
 mod view;

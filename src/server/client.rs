@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::Courier;
@@ -20,12 +21,24 @@ use crate::stats::Counters;
 /// How long events wait until a watcher sees them.
 const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
+/// Commands that a client may send while it waits for the outcome of another, in bytes. Above it,
+/// nobody looks whether it is still there.
+const AHEAD_MAX: usize = 64 << 10;
+/// How often a command that waits looks whether this node has become able to answer, or unable.
+const PATIENCE_LOOK: Duration = Duration::from_millis(1000);
+/// A client may close its half behind its last command (`nc -N`): the answer of a group that works
+/// is there long before this. Whoever has closed is not waited for any longer.
+const CLOSED_MAX: Duration = Duration::from_millis(300);
+
 /// A client's socket.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Whether a read would find something, the end included; otherwise the task is woken then.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Writes what fits at once.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Has its end be an error on the other side: clients go to another server after an error, and
+    /// not after an orderly end.
+    fn break_off(&self);
 }
 
 impl Stream for TcpStream {
@@ -35,6 +48,12 @@ impl Stream for TcpStream {
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
+    }
+
+    fn break_off(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "no SO_LINGER");
+        }
     }
 }
 
@@ -46,6 +65,19 @@ impl Stream for UnixStream {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
     }
+
+    fn break_off(&self) {}
+}
+
+/// How the wait for an outcome has ended.
+enum Waited {
+    Outcome(Outcome),
+    /// The client does not wait any more.
+    Gone,
+    /// The outcome is unknown, and only closing the connection says so.
+    Unknown,
+    /// Nobody has looked at the command, or can say what came of it: this node can't answer.
+    Unanswered,
 }
 
 /// A client's connection and what is left of its last read.
@@ -152,11 +184,15 @@ impl<S: Stream> Connection<S> {
                         return Ok(None);
                     }
                 }
-                Step::Wait => match self.outcome(shared).await {
-                    Some(outcome) => {
+                Step::Wait => match self.outcome(counters, shared).await? {
+                    Waited::Outcome(outcome) => {
                         self.session.resume(&shared.node, outcome, &mut self.output);
                     }
-                    None => return Ok(None),
+                    Waited::Gone | Waited::Unknown => return Ok(None),
+                    Waited::Unanswered => {
+                        self.stream.break_off();
+                        return Ok(None);
+                    }
                 },
                 Step::Close => return Ok(None),
                 Step::Stop(stop) => {
@@ -236,21 +272,53 @@ impl<S: Stream> Connection<S> {
         self.output.clear();
     }
 
-    /// `None`: the outcome is unknown, and only closing the connection says so.
-    async fn outcome(&mut self, shared: &Shared) -> Option<Outcome> {
-        let receiver = self.courier.take_waiting()?;
+    /// Waits for the outcome of the command that the session has begun, as long as the client does.
+    async fn outcome(&mut self, counters: &Counters, shared: &Shared) -> io::Result<Waited> {
+        let Some(receiver) = self.courier.take_waiting() else {
+            return Ok(Waited::Unknown);
+        };
         shared.waiting.try_take(u64::MAX);
-        let outcome = timeout(Duration::from_millis(shared.write_timeout_ms), receiver).await;
+        let waited = self.wait(receiver, counters, shared).await;
         shared.waiting.give_back();
-        match outcome {
-            Ok(Ok(outcome)) => Some(outcome),
-            Ok(Err(_)) => {
-                tracing::warn!("write given up: this node left the group before it was confirmed");
-                None
+        waited
+    }
+
+    /// What the client says meanwhile is taken in: only so its end is noticed. An error of its
+    /// socket ends the wait too.
+    async fn wait(
+        &mut self,
+        mut receiver: oneshot::Receiver<Outcome>,
+        counters: &Counters,
+        shared: &Shared,
+    ) -> io::Result<Waited> {
+        let since = clock::local();
+        let mut is_closed = false;
+        loop {
+            let waited = Duration::from_millis(clock::local().since(since));
+            let limit = shared.patience();
+            if waited >= limit {
+                return Ok(shared.give_up(waited));
             }
-            Err(_) => {
-                tracing::warn!(waited_ms = shared.write_timeout_ms, "write timed out");
-                None
+            if is_closed && waited >= CLOSED_MAX {
+                return Ok(Waited::Gone);
+            }
+            let rest = if is_closed { CLOSED_MAX - waited } else { limit - waited };
+            let may_read = !is_closed && self.input.len() < AHEAD_MAX;
+            let wants = self.input.len() + 1;
+            tokio::select! {
+                biased;
+                outcome = &mut receiver => return Ok(match outcome {
+                    Ok(outcome) => Waited::Outcome(outcome),
+                    Err(_) => {
+                        tracing::warn!("outcome unknown: this node left the group before it came");
+                        Waited::Unknown
+                    }
+                }),
+                read = self.fill(wants), if may_read => match read? {
+                    0 => is_closed = true,
+                    bytes => counters.bytes_read.add(bytes as u64),
+                },
+                () = sleep(rest.min(PATIENCE_LOOK)) => {}
             }
         }
     }
@@ -260,6 +328,25 @@ impl<S: Stream> Connection<S> {
             buffers::give(std::mem::take(&mut self.input));
         }
         buffers::give(std::mem::take(&mut self.output));
+    }
+}
+
+impl Shared {
+    /// How long a command may wait now: a node that can't answer may soon be able to.
+    fn patience(&self) -> Duration {
+        let is_serving = self.node.is_serving();
+        let ms = if is_serving { self.write_timeout_ms } else { self.hold_timeout_ms };
+        Duration::from_millis(ms)
+    }
+
+    fn give_up(&self, waited: Duration) -> Waited {
+        let waited_ms = waited.as_millis() as u64;
+        if self.node.is_serving() {
+            tracing::warn!(waited_ms, "command timed out: its outcome is unknown");
+            return Waited::Unknown;
+        }
+        tracing::warn!(waited_ms, "command not answered: this node is no member of its group");
+        Waited::Unanswered
     }
 }
 

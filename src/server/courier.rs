@@ -1,11 +1,13 @@
 //! Carries a node's words out: messages into the queues of links, outcomes to waiting clients.
 //!
-//! Everything here is called under a shard's lock, so it only queues.
+//! Everything here is called under a shard's lock, so it only queues. The bounds are kept behind
+//! the queues, by the tasks that empty them at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Notify, oneshot};
 
 use super::clock;
 use crate::node::Host;
@@ -19,34 +21,103 @@ pub(crate) type Waiter = oneshot::Sender<Outcome>;
 /// What waits to be sent, and to which life of the peer.
 pub(crate) type Letter = (Incarnation, Message);
 
-/// The queues to all configured peers.
+/// The queues to all configured peers, and to the log of views.
 #[derive(Debug)]
 pub(crate) struct Links {
     peers: Vec<Link>,
-    log: mpsc::UnboundedSender<LogWish>,
+    log: UnboundedSender<LogWish>,
 }
 
 #[derive(Debug)]
 struct Link {
-    /// Of the life that the link is up with; 0 while it is down.
-    incarnation: AtomicU64,
-    queue: mpsc::UnboundedSender<Letter>,
+    name: Box<str>,
+    /// The newest life that was met; 0 before.
+    life: AtomicU64,
+    control: Way,
+    data: Way,
+}
+
+/// One kind of connection to a peer.
+#[derive(Debug)]
+struct Way {
+    queue: UnboundedSender<Letter>,
+    /// Its dialer should look whether it has still to do with the right life.
+    wake: Notify,
+}
+
+/// The other ends of all queues; by peer.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) control: Vec<UnboundedReceiver<Letter>>,
+    pub(crate) data: Vec<UnboundedReceiver<Letter>>,
+    pub(crate) wishes: UnboundedReceiver<LogWish>,
 }
 
 impl Links {
-    /// One link per queue, all down.
-    pub(crate) fn new(
-        queues: impl IntoIterator<Item = mpsc::UnboundedSender<Letter>>,
-        log: mpsc::UnboundedSender<LogWish>,
-    ) -> Self {
-        let link = |queue| Link { incarnation: AtomicU64::new(0), queue };
-        Self { peers: queues.into_iter().map(link).collect(), log }
+    /// Queues to the peers of these names, none of which was met.
+    pub(crate) fn new(names: &[Box<str>]) -> (Self, Ends) {
+        let (log, wishes) = mpsc::unbounded_channel();
+        let (mut control, mut data) = (Vec::new(), Vec::new());
+        let way = |ends: &mut Vec<UnboundedReceiver<Letter>>| {
+            let (queue, end) = mpsc::unbounded_channel();
+            ends.push(end);
+            Way { queue, wake: Notify::new() }
+        };
+        let mut peers = Vec::new();
+        for name in names {
+            let (control, data) = (way(&mut control), way(&mut data));
+            peers.push(Link { name: name.clone(), life: AtomicU64::new(0), control, data });
+        }
+        (Self { peers, log }, Ends { control, data, wishes })
     }
 
-    /// From now on messages to this life go to that peer; `None`: the link is down.
-    pub(crate) fn connect(&self, peer: usize, life: Option<Incarnation>) {
-        let incarnation = life.map_or(0, |life| life.0);
-        self.peers[peer].incarnation.store(incarnation, Ordering::Release);
+    /// A connection shows that this is the present life of that peer.
+    pub(crate) fn meet(&self, peer: usize, life: Incarnation) {
+        let Link { life: known, control, data, .. } = &self.peers[peer];
+        if known.swap(life.0, Ordering::AcqRel) != life.0 {
+            control.wake.notify_one();
+            data.wake.notify_one();
+        }
+    }
+
+    /// Whether that is its present life, as far as known.
+    pub(crate) fn is_life(&self, peer: usize, life: Incarnation) -> bool {
+        self.peers[peer].life.load(Ordering::Acquire) == life.0
+    }
+
+    /// Until the control connection to that peer should be looked after.
+    pub(crate) async fn control_woken(&self, peer: usize) {
+        self.peers[peer].control.wake.notified().await;
+    }
+
+    /// The same for the connection of its data.
+    pub(crate) async fn data_woken(&self, peer: usize) {
+        self.peers[peer].data.wake.notified().await;
+    }
+
+    /// Somebody has to look after the control connection to that peer.
+    pub(crate) fn wake_control(&self, peer: usize) {
+        self.peers[peer].control.wake.notify_one();
+    }
+
+    /// For the present life of the peer of that name; lost while there is none.
+    pub(crate) fn send_to(&self, name: &str, message: Message) {
+        if let Some(link) = self.peers.iter().find(|link| *link.name == *name) {
+            let life = Incarnation(link.life.load(Ordering::Acquire));
+            let _ = link.control.queue.send((life, message));
+        }
+    }
+
+    fn send(&self, to: Incarnation, message: Message) {
+        // A letter to a life that was never met, or is over, is dropped: no view needs it.
+        let is_it = |link: &&Link| link.life.load(Ordering::Acquire) == to.0;
+        if let Some(link) = self.peers.iter().find(is_it) {
+            let way = match message {
+                Message::Lane(..) => &link.data,
+                _ => &link.control,
+            };
+            let _ = way.queue.send((to, message));
+        }
     }
 }
 
@@ -71,11 +142,7 @@ impl Courier {
 
 impl Outside<Waiter> for Courier {
     fn send(&mut self, to: Incarnation, message: Message) {
-        // A letter to a life that is over is dropped: the next view does without it.
-        let is_up = |link: &&Link| link.incarnation.load(Ordering::Acquire) == to.0;
-        if let Some(link) = self.links.peers.iter().find(is_up) {
-            let _ = link.queue.send((to, message));
-        }
+        self.links.send(to, message);
     }
 
     fn answer(&mut self, waiter: Waiter, outcome: Outcome) {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
@@ -12,10 +13,13 @@ use super::PeerOptions;
 use super::courier::Waiter;
 use crate::node::Node;
 use crate::replication::Hello;
-use crate::replication::message::{self, Frame, Message, PROTOCOL};
+use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+/// A connection ends when what was sent is not acknowledged by the other host for so long; without
+/// it, the kernel goes on trying for minutes.
+const UNHEARD_MAX_MS: u32 = 2000;
 /// The longest frame before the peer is known.
 const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
@@ -30,6 +34,8 @@ pub(super) struct Greeting {
 /// Why two nodes do not get together.
 #[derive(Debug)]
 pub(super) enum NoLink {
+    /// Nobody listens there.
+    Nobody,
     Io(io::Error),
     Slow,
     NotAPeer(String),
@@ -39,6 +45,7 @@ pub(super) enum NoLink {
 impl std::fmt::Display for NoLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Nobody => write!(f, "connection refused"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Slow => write!(f, "no answer within {} ms", HANDSHAKE_MAX.as_millis()),
             Self::NotAPeer(why) => write!(f, "{why}"),
@@ -58,16 +65,12 @@ impl Greeting {
         Self { cluster: peers.cluster.clone(), node }
     }
 
-    pub(super) fn node(&self) -> &Node<Waiter> {
-        &self.node
-    }
-
     /// The longest frame that a peer may send.
     pub(super) fn frame_max(&self) -> usize {
         self.node.options().settings.item_max + FRAME_BESIDE
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, purpose: Purpose) -> Hello {
         let options = self.node.options();
         Hello {
             protocol_min: PROTOCOL,
@@ -78,6 +81,7 @@ impl Greeting {
             nodes: self.nodes(),
             item_max: options.settings.item_max as u64,
             succeeds: options.succeeds.clone(),
+            purpose,
         }
     }
 
@@ -115,16 +119,23 @@ impl Greeting {
     }
 }
 
-/// Dials a peer and introduces this node.
+/// Dials a peer, says what for, and hears who it is.
 pub(super) async fn dial(
     address: SocketAddr,
     peer: usize,
     greeting: &Greeting,
+    purpose: Purpose,
 ) -> Result<(TcpStream, Hello), NoLink> {
     let talk = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = match TcpStream::connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(NoLink::Nobody);
+            }
+            connected => connected?,
+        };
         stream.set_nodelay(true)?;
-        say(&mut stream, &Message::Hello(greeting.hello())).await?;
+        set_tcp_user_timeout(&stream, UNHEARD_MAX_MS).map_err(io::Error::from)?;
+        say(&mut stream, &Message::Hello(greeting.hello(purpose))).await?;
         match listen(&mut stream).await? {
             Message::HelloOk(hello) => match greeting.check(&hello) {
                 Ok(found) if found == peer => Ok((stream, hello)),
@@ -138,8 +149,8 @@ pub(super) async fn dial(
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
 }
 
-/// Answers a node that has dialed; returns which peer it is.
-pub(super) async fn answer(
+/// Hears who has dialed, and what for.
+pub(super) async fn hear(
     stream: &mut TcpStream,
     greeting: &Greeting,
 ) -> Result<(usize, Hello), NoLink> {
@@ -148,10 +159,7 @@ pub(super) async fn answer(
             return Err(NoLink::NotAPeer("it does not introduce itself".into()));
         };
         match greeting.check(&hello) {
-            Ok(peer) => {
-                say(stream, &Message::HelloOk(greeting.hello())).await?;
-                Ok((peer, hello))
-            }
+            Ok(peer) => Ok((peer, hello)),
             Err(why) => {
                 say(stream, &Message::Refuse(why.clone().into())).await?;
                 Err(NoLink::NotAPeer(why))
@@ -159,6 +167,15 @@ pub(super) async fn answer(
         }
     };
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
+}
+
+/// The answer to whoever was heard.
+pub(super) async fn welcome(
+    stream: &mut TcpStream,
+    greeting: &Greeting,
+    purpose: Purpose,
+) -> io::Result<()> {
+    say(stream, &Message::HelloOk(greeting.hello(purpose))).await
 }
 
 async fn say(stream: &mut TcpStream, message: &Message) -> io::Result<()> {

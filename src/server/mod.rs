@@ -1,18 +1,22 @@
 //! The only sockets, tasks and clocks: everything between the operating system and a `Node`.
 //!
 //! Each worker thread runs a single-threaded runtime and accepts for itself; links to peers live
-//! on a thread of their own, so that they never wait behind clients.
+//! on threads of their own, so that they never wait behind clients, nor beats behind data.
 
 mod accept;
 mod auth;
 mod buffers;
 mod client;
 mod clock;
+mod control;
 mod courier;
+mod data;
+mod frames;
 mod handshake;
 mod listener;
-mod peer;
+mod lives;
 mod signals;
+mod views;
 
 use std::fs;
 use std::io;
@@ -25,13 +29,16 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use courier::{Links, Waiter};
+use courier::{Courier, Ends, Links, Waiter};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
+use lives::StateDir;
+pub use lives::StateError;
 use signals::Signals;
 
+use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
 use crate::stats::Gauge;
@@ -62,8 +69,10 @@ pub struct PeerOptions {
     pub listen: SocketAddr,
     /// The others, by name, in the order of `node::Options::peers`.
     pub addresses: Vec<SocketAddr>,
-    /// A link is down when nothing has come in for this long.
-    pub suspect_ms: u64,
+    /// The names of those that vote on views.
+    pub voters: Vec<Box<str>>,
+    /// Where this node keeps what it must not forget about its group.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Why a server did not start.
@@ -75,6 +84,10 @@ pub enum StartError {
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
     Auth(PathBuf, String),
+    /// The state directory can't be used.
+    State(StateError),
+    /// This node can't take part in the log of views.
+    Membership(membership::StartError),
     /// The operating system refuses what every server needs.
     System(&'static str, io::Error),
 }
@@ -92,6 +105,8 @@ impl std::fmt::Display for StartError {
             }
             Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
             Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
+            Self::State(error) => write!(f, "{error}"),
+            Self::Membership(error) => write!(f, "{error}"),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
         }
     }
@@ -104,7 +119,6 @@ impl std::error::Error for StartError {}
 struct Shared {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
-    serving: watch::Receiver<bool>,
     stopping: AtomicBool,
     stop_wanted: Notify,
     /// Clients whose writes are on their way.
@@ -132,7 +146,8 @@ impl Shared {
         }
         self.stopping.store(true, Ordering::Relaxed);
         let quiet = async {
-            while self.waiting.get() > 0 {
+            // Where nothing can be confirmed, nothing is waited for.
+            while self.waiting.get() > 0 && self.node.is_serving() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -153,11 +168,12 @@ pub struct Server {
     bound: Vec<Bound>,
     peer_socket: Option<TcpSocket>,
     credentials: Option<Credentials>,
+    state: Option<StateDir>,
 }
 
 impl Server {
     /// Takes all addresses, so that whatever is wrong with them shows at once.
-    pub fn bind(options: Options) -> Result<Self, StartError> {
+    pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
         let mut bound = Vec::new();
@@ -167,44 +183,76 @@ impl Server {
         let peers = options.peers.as_ref();
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
-        Ok(Self { options, bound, peer_socket, credentials })
+        let state = peers.and_then(|peers| open_state(peers, &options.node)).transpose()?;
+        if let Some(state) = &state {
+            options.node.succeeds = state.former.clone();
+        }
+        Ok(Self { options, bound, peer_socket, credentials, state })
     }
 
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { options, bound, peer_socket, credentials } = self;
+        // The lock on the state directory lasts as long as the process.
+        let Self { options, bound, peer_socket, credentials, state: _state } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
         drop(context);
-        let (node, links) = (Arc::new(new_node(&options)), peer::queues(&options));
+        let node = Arc::new(new_node(&options));
         node.set_credentials(credentials);
-        let (queues, links) = (links.receivers, Arc::new(links.links));
-        let (serving_sender, mut serving) = watch::channel(false);
+        let (links, ends) = Links::new(&options.node.peers);
+        let links = Arc::new(links);
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
             links: Arc::clone(&links),
-            serving: serving.clone(),
             stopping: AtomicBool::new(false),
             stop_wanted: Notify::new(),
             waiting: Gauge::default(),
             write_timeout_ms: options.write_timeout_ms,
             hold_timeout_ms: options.hold_timeout_ms,
         });
-        peer::start(&options, peer_socket, node, links, queues, serving_sender)?;
-        let stopped = runtime.block_on(async {
-            tokio::select! {
-                // Without a complete copy a client could be told that its session does not exist.
-                _ = serving.wait_for(|serving| *serving) => false,
-                () = signals.until_stop(&shared.node) => true,
+        match (options.peers.clone(), peer_socket) {
+            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
+            _ => {
+                // It serves from the first command on.
+                let mut courier = Courier::new(Arc::clone(&links));
+                node.tick_group(clock::now(&node), &mut courier);
+                data::start_alone(node, links)?;
             }
-        });
-        if !stopped {
-            start_workers(&options, bound, &shared)?;
-            runtime.block_on(shared.until_stop(&mut signals));
         }
+        // At once, in a group too: a closed port is an error to clients, which a wait is not.
+        start_workers(&options, bound, &shared)?;
+        runtime.block_on(shared.until_stop(&mut signals));
         Ok(())
     }
+}
+
+fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateDir, StartError>> {
+    let path = peers.state_dir.as_deref()?;
+    let state = StateDir::open(path, &peers.cluster, &node.me.name, node.me.incarnation);
+    Some(state.map_err(StartError::State))
+}
+
+/// The two threads that speak with other nodes.
+fn start_links(
+    peers: PeerOptions,
+    socket: TcpSocket,
+    node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
+    ends: Ends,
+) -> Result<(), StartError> {
+    let (sender, visitors) = data::visitors();
+    let group = data::Group {
+        peers: peers.clone(),
+        links: Arc::clone(&links),
+        queues: ends.data,
+        visitors,
+    };
+    let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
+    let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
+    // First, so that whoever is dialed from here finds this node's port open.
+    control::start(setup)?;
+    data::start(of_data, group)
 }
 
 fn new_node(options: &Options) -> Node<Waiter> {

@@ -1,6 +1,7 @@
 """Real sessiond processes on loopback: one alone, or a group of three."""
 
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from waiting import wait_until
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("SESSIOND", REPOSITORY / "target/release/sessiond")).resolve()
 
-# A node waits about two seconds for a late peer, then pulls; the rest is for a busy machine.
+# Nodes wait about two seconds for a late one before they found their group; the rest is for a
+# busy machine.
 READY_DEADLINE_S = 20.0
 
 
@@ -29,21 +31,34 @@ class Node(Program):
         return f"127.0.0.1:{self.port}"
 
     def wait_ready(self):
-        """Until it answers clients: in a group, when it has pulled everything."""
-        wait_until(self._answers, f"{self.name} answers clients", READY_DEADLINE_S)
+        """Until it is a member of its group, or serves alone: it holds everything."""
+        wait_until(self._is_member, f"{self.name} is a member", READY_DEADLINE_S)
+
+    def wait_open(self):
+        """Until it lets clients in, whether it can answer them or not."""
+        wait_until(self._answers, f"{self.name} lets clients in", READY_DEADLINE_S)
+
+    def state_directory(self):
+        return self.command[self.command.index("--state-dir") + 1]
 
     def restart(self):
         """Comes back under its old name and ports, with empty memory."""
         self.start()
         self.wait_ready()
 
+    def _is_member(self):
+        return b"STAT state member\r\n" in self._asked(b"stats replication\r\n")
+
     def _answers(self):
+        return self._asked(b"version\r\n").startswith(b"VERSION ")
+
+    def _asked(self, line):
         if not self.is_running():
             raise ChildProcessError(f"{self.name} ended while starting: {self.output()}")
         try:
-            return wire.ask(self.port, b"version\r\n").startswith(b"VERSION ")
+            return wire.ask(self.port, line)
         except OSError:
-            return False
+            return b""
 
 
 @contextmanager
@@ -68,11 +83,19 @@ def ready(nodes):
         yield nodes
 
 
-def new_group():
+def new_group(more_flags=()):
     """The three nodes of a group, not started."""
     names = ["n1", "n2", "n3"]
     peer_addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
-    return [Node(name, group_flags=_group_flags(name, peer_addresses)) for name in names]
+    # It goes when the nodes do.
+    folder = tempfile.TemporaryDirectory(prefix="sessiond-e2e-")
+    nodes = []
+    for name in names:
+        state = ["--state-dir", os.path.join(folder.name, name)]
+        node = Node(name, group_flags=[*_group_flags(name, peer_addresses), *state, *more_flags])
+        node.state_folder = folder
+        nodes.append(node)
+    return nodes
 
 
 def _group_flags(name, peer_addresses):

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import wire
-from cluster import Node, cluster_of_three, new_group, single_node
+from cluster import Node, cluster_of_three, single_node
 from processes import running
 
 SET_AND_GET = b"set a 0 60 1\r\nx\r\nget a\r\n"
@@ -53,13 +53,3 @@ def test_a_port_in_use_is_one_clear_line():
         assert len(error_lines) == 1
         assert str(node.port) in error_lines[0]
         assert wire.ask(node.port, SET_AND_GET) == STORED_AND_FOUND, "the first one serves on"
-
-
-def test_a_node_started_alone_opens_without_its_late_peers():
-    first, second, _ = new_group()
-    with running([first]):
-        first.wait_ready()
-        assert wire.ask(first.port, SET_AND_GET) == STORED_AND_FOUND
-        with running([second]):
-            second.wait_ready()
-            assert wire.ask(second.port, b"get a\r\n") == b"VALUE a 0 1\r\nx\r\nEND\r\n"

@@ -91,7 +91,7 @@ impl Group {
         command.args(["-l", &address.ip().to_string(), "-p", &address.port().to_string()]);
         command.args(["-m", "64", "-t", "2", "-v", "--cluster", "nemesis"]);
         command.args(["--node-name", &format!("n{}", node + 1), "--peers", &peers.join(",")]);
-        command.args(["--peer-listen", &self.listens[node].to_string()]);
+        command.args(["--peer-listen", &self.listens[node].to_string(), "--state-dir", "state"]);
         command.current_dir(self.home(node));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command

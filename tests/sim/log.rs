@@ -43,9 +43,8 @@ impl Logs {
         }
         let present = self.lines[line].present.as_ref();
         let follows = may_follow(present, &next);
-        let is_next = present.is_some_and(|present| {
-            next.follows == present.epoch && next.line == present.line
-        });
+        let is_next = present
+            .is_some_and(|present| next.follows == present.epoch && next.line == present.line);
         if !(follows || (!obeys_half && is_next)) {
             return false;
         }

@@ -41,9 +41,15 @@ pub(crate) enum Event {
     Heal,
     HealAll,
     Resume(Incarnation),
-    Meet { at: Incarnation, peer: Incarnation },
+    Meet {
+        at: Incarnation,
+        peer: Incarnation,
+    },
     /// A process sees that another one's has ended.
-    Ended { at: Incarnation, slot: usize },
+    Ended {
+        at: Incarnation,
+        slot: usize,
+    },
     /// A session has something to deliver.
     Session(Incarnation, Incarnation),
     Datagram(Incarnation, Incarnation, Message),
@@ -558,9 +564,8 @@ impl World {
             return Ok(());
         }
         if self.clients[client].connected.is_none() {
-            let slot = self.clients[client]
-                .home
-                .unwrap_or_else(|| self.rng.random_range(0..self.hosts));
+            let slot =
+                self.clients[client].home.unwrap_or_else(|| self.rng.random_range(0..self.hosts));
             if self.life_of(slot).is_some() {
                 self.clients[client].connected = Some((slot, Session::new(0, 1 << 20)));
             }

@@ -66,13 +66,7 @@ impl Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            beat_ms: 50,
-            suspect_ms: 400,
-            grant_ms: 800,
-            boot_wait_ms: 2000,
-            refusal_ms: 1000,
-        }
+        Self { beat_ms: 50, suspect_ms: 400, grant_ms: 800, boot_wait_ms: 2000, refusal_ms: 1000 }
     }
 }
 
@@ -500,8 +494,7 @@ impl<W> Group<W> {
         if to == me {
             return;
         }
-        let grants =
-            self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
+        let grants = self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
         if grants {
             self.peers.grant(to, now.local.plus(self.options.timing.grant_ms));
         }

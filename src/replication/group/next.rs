@@ -174,7 +174,8 @@ impl<W> Group<W> {
         for member in self.view.others(self.me()) {
             if self.is_up(member, now) {
                 linked.push(member);
-                let meets = |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
+                let meets =
+                    |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
                 if meeting.iter().all(meets) {
                     meeting.push(member);
                 }
@@ -286,9 +287,8 @@ impl<W> Group<W> {
         let since = *self.proposals.alone_since.get_or_insert(now.local);
         let mut members = vec![self.options.me.clone()];
         for (life, name) in self.peers.living() {
-            let meets = |member: &Member| {
-                self.are_linked(life, member.incarnation, now).unwrap_or(false)
-            };
+            let meets =
+                |member: &Member| self.are_linked(life, member.incarnation, now).unwrap_or(false);
             if life != self.me() && members.iter().all(meets) {
                 members.push(Member { name: name.into(), incarnation: life });
             }
@@ -330,11 +330,10 @@ impl<W> Group<W> {
         if !last_man_standing || !self.is_member() || self.view.members.len() == 1 {
             return None;
         }
-        let has_died = |name: &Box<str>| {
-            self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true)
-        };
+        let has_died =
+            |name: &str| self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true);
         let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
-        if !others_dead || !peers.iter().all(has_died) || !self.proposals.could_read {
+        if !others_dead || !peers.iter().all(|name| has_died(name)) || !self.proposals.could_read {
             return None;
         }
         let mut next = self.view.successor(false, "last man standing");

@@ -126,7 +126,8 @@ impl Peers {
 
     /// Whether both hear each other, and nothing speaks against it.
     pub(super) fn is_up(&self, life: Incarnation, timing: &Timing, now: Millis) -> bool {
-        let is_fresh = |time: Option<Millis>| time.is_some_and(|t| now.since(t) < timing.suspect_ms);
+        let is_fresh =
+            |time: Option<Millis>| time.is_some_and(|t| now.since(t) < timing.suspect_ms);
         !self.dead.contains(&life)
             && !self.is_stuck(life, now)
             && self.met.get(&life).is_some_and(|peer| is_fresh(peer.heard) && is_fresh(peer.echoed))

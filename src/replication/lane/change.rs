@@ -135,8 +135,7 @@ impl<W> Lane<W> {
         let is_kept = !self.options.rules.refill
             && self.role == Role::Learner
             && view.has_learner(self.options.me);
-        self.role =
-            if view.has_learner(self.options.me) { Role::Learner } else { Role::Outsider };
+        self.role = if view.has_learner(self.options.me) { Role::Learner } else { Role::Outsider };
         self.change = None;
         self.is_told = false;
         self.stream = Outgoing::default();
@@ -330,9 +329,7 @@ impl<W> Lane<W> {
 
     /// When all members work in the new view, what came over is committed.
     pub(super) fn settle<O: Outside<W>>(&mut self, out: &mut O) {
-        let all = |member: &Member| {
-            self.carried.activated.contains(&member.incarnation)
-        };
+        let all = |member: &Member| self.carried.activated.contains(&member.incarnation);
         let is_everywhere = !self.options.rules.late_commit || self.view.members.iter().all(all);
         if self.role != Role::Member || self.carried.settled || !is_everywhere {
             return;

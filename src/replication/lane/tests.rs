@@ -187,16 +187,15 @@ impl Wire {
     fn add(&mut self, n: u64) {
         let lease = Arc::new(Lease::default());
         let rules = Rules { lease: false, ..Rules::default() };
-        let options =
-            LaneOptions {
-                id: 0,
-                me: life(n),
-                seed: n,
-                lease,
-                suspect_ms: 400,
-                patience_ms: 2000,
-                rules,
-            };
+        let options = LaneOptions {
+            id: 0,
+            me: life(n),
+            seed: n,
+            lease,
+            suspect_ms: 400,
+            patience_ms: 2000,
+            rules,
+        };
         self.lanes.insert(life(n), (Lane::new(options), Map::default()));
     }
 

@@ -1,0 +1,387 @@
+//! The control connections: beats, views and the log, on a thread where nothing else can hold them
+//! up. What is said while there is no connection is lost.
+//!
+//! Each side dials, and speaks on the connection that it dialed. Whether a peer is up is not
+//! decided here: the group tells it from beats. Here is only seen whether its process is there.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+
+use super::courier::{Courier, Letter, Links, Waiter};
+use super::data::Visitor;
+use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
+use super::handshake::{self, Greeting, NoLink};
+use super::views::{self, Log};
+use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::node::Node;
+use crate::replication::message::{self, Message, Purpose};
+use crate::replication::{Hello, Incarnation, LogWish, Member};
+use crate::time::Millis;
+
+/// The kernel's queue of peers that wait to be accepted.
+const BACKLOG: u32 = 64;
+/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+const REDIAL_MS: u64 = 100;
+/// The group is told of the time twice for each beat, and at least this often.
+const TICK_MAX_MS: u64 = 25;
+
+/// What the thread needs.
+pub(super) struct Setup {
+    pub(super) peers: PeerOptions,
+    pub(super) socket: TcpSocket,
+    pub(super) node: Arc<Node<Waiter>>,
+    pub(super) links: Arc<Links>,
+    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    pub(super) wishes: UnboundedReceiver<LogWish>,
+    /// Connections of data, for the thread of the links.
+    pub(super) visitors: UnboundedSender<Visitor>,
+}
+
+/// Starts the thread; returns when this node's part in the log of views works.
+pub(super) fn start(setup: Setup) -> Result<(), StartError> {
+    let runtime = new_runtime()?;
+    let (report, started) = oneshot::channel();
+    let body = move || {
+        LocalSet::new().block_on(&runtime, async move {
+            match begin(setup).await {
+                Ok(()) => {
+                    let _ = report.send(Ok(()));
+                    std::future::pending::<()>().await;
+                }
+                Err(error) => drop(report.send(Err(error))),
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("control".into())
+        .spawn(body)
+        .map_err(|error| StartError::System("start the thread of the control links", error))?;
+    started.blocking_recv().unwrap_or_else(|_| {
+        let ended = std::io::Error::other("it has ended");
+        Err(StartError::System("start the thread of the control links", ended))
+    })
+}
+
+async fn begin(setup: Setup) -> Result<(), StartError> {
+    let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
+    let address = peers.listen;
+    let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
+    let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
+    let log = log.map_err(StartError::Membership)?;
+    let control = Rc::new(Control {
+        greeting: Greeting::new(&peers, Arc::clone(&node)),
+        peers: queues.iter().map(|_| Peer::default()).collect(),
+        connections: Cell::new(0),
+        log,
+        node,
+        links,
+    });
+    let passing = Rc::clone(&control);
+    spawn_local(async move { passing.log.pass_on(wishes).await });
+    spawn_local(Rc::clone(&control).tell_time());
+    spawn_local(Rc::clone(&control).accept(listener, visitors));
+    for (peer, queue) in queues.into_iter().enumerate() {
+        spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
+    }
+    Ok(())
+}
+
+/// What the tasks of the thread share.
+struct Control {
+    node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
+    greeting: Greeting,
+    log: Log,
+    peers: Vec<Peer>,
+    /// Tells accepted connections apart.
+    connections: Cell<u64>,
+}
+
+/// Both directions to one peer.
+#[derive(Default)]
+struct Peer {
+    dialed: Cell<Option<Incarnation>>,
+    accepted: Cell<Option<(u64, Incarnation)>>,
+    reader: RefCell<Option<AbortHandle>>,
+    /// The life whose connection was closed last, and as those of a process are that ends: no
+    /// firewall does that, nor the crash of a host.
+    ended: Cell<Option<Incarnation>>,
+    is_up: Cell<bool>,
+}
+
+impl Control {
+    fn courier(&self) -> Courier {
+        Courier::new(Arc::clone(&self.links))
+    }
+
+    fn name(&self, peer: usize) -> &str {
+        &self.node.options().peers[peer]
+    }
+
+    async fn tell_time(self: Rc<Self>) {
+        let beat_ms = self.node.options().timing.beat_ms;
+        let mut tick = interval(Duration::from_millis((beat_ms / 2).clamp(1, TICK_MAX_MS)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut courier = self.courier();
+        loop {
+            tick.tick().await;
+            self.node.tick_group(clock::now(&self.node), &mut courier);
+        }
+    }
+
+    /// Has the log know whether frames go both ways.
+    fn update(&self, peer: usize) {
+        let Peer { dialed, accepted, is_up, .. } = &self.peers[peer];
+        let both = matches!(
+            (dialed.get(), accepted.get()),
+            (Some(dialed), Some((_, accepted))) if dialed == accepted
+        );
+        if is_up.replace(both) == both {
+            return;
+        }
+        let name = self.name(peer);
+        if both {
+            tracing::info!(peer = name, "link up");
+            self.log.membership().peer_up(name);
+        } else {
+            tracing::warn!(peer = name, "link down");
+            self.log.membership().peer_down(name);
+        }
+    }
+
+    fn meet(&self, peer: usize, hello: &Hello, courier: &mut Courier) {
+        self.links.meet(peer, hello.incarnation);
+        let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
+        self.node.meet(&member, &hello.succeeds, clock::now(&self.node), courier);
+    }
+
+    // The connection that this node dials.
+
+    /// Keeps a connection to the peer, for ever.
+    async fn reach(
+        self: Rc<Self>,
+        peer: usize,
+        address: SocketAddr,
+        mut queue: UnboundedReceiver<Letter>,
+    ) {
+        let mut courier = self.courier();
+        let mut told = String::new();
+        loop {
+            let since = clock::local();
+            match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
+                Ok((stream, hello)) => {
+                    told.clear();
+                    // Nobody has heard what was said before, and it is said again.
+                    while queue.try_recv().is_ok() {}
+                    self.peers[peer].dialed.set(Some(hello.incarnation));
+                    self.meet(peer, &hello, &mut courier);
+                    self.update(peer);
+                    let end = self.talk(peer, stream, hello.incarnation, &mut queue).await;
+                    tracing::debug!(peer = self.name(peer), %end, "outgoing control link ended");
+                    self.peers[peer].dialed.set(None);
+                    self.update(peer);
+                }
+                Err(error) => {
+                    if matches!(error, NoLink::Nobody) {
+                        self.refused(peer, &mut courier);
+                    }
+                    // Once per reason: a peer that is away would fill the log.
+                    let reason = error.to_string();
+                    if reason != told {
+                        tracing::info!(peer = self.name(peer), %address, reason, "cannot reach peer");
+                        told = reason;
+                    }
+                }
+            }
+            self.pause(peer, since).await;
+        }
+    }
+
+    /// Nobody listens there. Only of the life that ended, so that a younger one, which has dialed
+    /// before it listened, is not taken for dead with it.
+    fn refused(&self, peer: usize, courier: &mut Courier) {
+        let ended = self.peers[peer].ended.get();
+        let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
+        self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+    }
+
+    /// Whatever did not work for long is not tried again at once, unless there is news.
+    async fn pause(&self, peer: usize, since: Millis) {
+        let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+        if pause_ms > 0 {
+            tokio::select! {
+                () = sleep(Duration::from_millis(pause_ms)) => {}
+                () = self.links.control_woken(peer) => {}
+            }
+        }
+    }
+
+    /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
+    async fn talk(
+        &self,
+        peer: usize,
+        mut stream: TcpStream,
+        life: Incarnation,
+        queue: &mut UnboundedReceiver<Letter>,
+    ) -> End {
+        let mut batch = Vec::new();
+        let mut nothing = [0; 1];
+        loop {
+            batch.clear();
+            tokio::select! {
+                letter = queue.recv() => match letter {
+                    Some(letter) => collect(letter, life, queue, &mut batch),
+                    None => return End::Closed,
+                },
+                () = self.links.control_woken(peer) => {
+                    if !self.links.is_life(peer, life) {
+                        return End::Wrong("a newer life of the peer has come");
+                    }
+                }
+                read = stream.read(&mut nothing) => return match read {
+                    Ok(0) => End::Closed,
+                    Ok(_) => End::Wrong("it speaks where it should listen"),
+                    Err(error) => End::Failed(error),
+                },
+            }
+            match timeout(SILENCE_MAX, stream.write_all(&batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return End::Failed(error),
+                Err(_) => return End::Silent,
+            }
+        }
+    }
+
+    // The connection that the peer dials.
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, visitors: UnboundedSender<Visitor>) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    spawn_local(Rc::clone(&self).welcome(stream, address, visitors.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer");
+                    sleep(Duration::from_millis(REDIAL_MS)).await;
+                }
+            }
+        }
+    }
+
+    async fn welcome(
+        self: Rc<Self>,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        visitors: UnboundedSender<Visitor>,
+    ) {
+        let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
+            Ok(heard) => heard,
+            Err(error) => {
+                tracing::warn!(%address, reason = %error, "peer refused");
+                return;
+            }
+        };
+        if let Purpose::Data(position) = hello.purpose {
+            self.links.meet(peer, hello.incarnation);
+            match stream.into_std() {
+                Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
+                Err(error) => tracing::warn!(%address, %error, "connection lost"),
+            }
+            return;
+        }
+        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Control).await;
+        if let Err(error) = said {
+            tracing::debug!(%address, %error, "incoming control link ended");
+            return;
+        }
+        let reader = spawn_local(Rc::clone(&self).listen(peer, hello, stream));
+        if let Some(older) = self.peers[peer].reader.replace(Some(reader.abort_handle())) {
+            older.abort();
+        }
+    }
+
+    /// Listens until the connection ends, is silent for too long, or says something wrong.
+    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: TcpStream) {
+        let (life, mut courier) = (hello.incarnation, self.courier());
+        let connection = self.connections.get() + 1;
+        self.connections.set(connection);
+        let state = &self.peers[peer];
+        state.ended.set(None);
+        state.accepted.set(Some((connection, life)));
+        self.meet(peer, &hello, &mut courier);
+        self.update(peer);
+        let mut incoming = Incoming::new(stream, self.greeting.frame_max());
+        let end = loop {
+            let end = match incoming.read().await {
+                Ok((messages, _)) => self.hear(peer, life, messages, &mut courier).err(),
+                Err(end) => Some(end),
+            };
+            if let Some(end) = end {
+                break end;
+            }
+        };
+        match end {
+            End::Bad(_) | End::Wrong(_) => {
+                tracing::error!(peer = self.name(peer), reason = %end, "control link dropped");
+            }
+            _ => tracing::debug!(peer = self.name(peer), %end, "incoming control link ended"),
+        }
+        if state.accepted.get().is_some_and(|(present, _)| present == connection) {
+            state.accepted.set(None);
+            state.ended.set(matches!(end, End::Closed).then_some(life));
+            self.update(peer);
+            // If its process is over, its port says so now.
+            self.links.wake_control(peer);
+        }
+    }
+
+    fn hear(
+        &self,
+        peer: usize,
+        life: Incarnation,
+        messages: Vec<Message>,
+        courier: &mut Courier,
+    ) -> Result<(), End> {
+        for message in messages {
+            match message {
+                Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
+                Message::Beat(_) | Message::View(_) => {
+                    let now = clock::now(&self.node);
+                    let heard = self.node.receive(life, message, now, courier);
+                    heard.map_err(|violation| End::Wrong(violation.0))?;
+                }
+                _ => return Err(End::Wrong("a message that has no place on a control link")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is queued for this life goes into one write, up to a bound.
+fn collect(
+    first: Letter,
+    life: Incarnation,
+    queue: &mut UnboundedReceiver<Letter>,
+    batch: &mut Vec<u8>,
+) {
+    let mut next = Some(first);
+    while let Some((to, message)) = next {
+        if to == life {
+            message::encode(&message, batch);
+        }
+        if batch.len() >= BATCH_BYTES {
+            return;
+        }
+        next = queue.try_recv().ok();
+    }
+}

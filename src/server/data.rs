@@ -1,0 +1,455 @@
+//! The connections for data: messages about lanes, each of which arrives exactly once and in
+//! order, whatever becomes of the connection (`replication/link.rs`).
+//!
+//! Each side dials, and speaks on the connection that it dialed; how much of the other's session
+//! has come over goes along. The node does not learn of peers here: who is met, and who is dead, is
+//! seen on one thread only, that of the control links. This thread also tells the shards of the
+//! time.
+
+use std::cell::{Cell, RefCell};
+use std::net::{SocketAddr, TcpStream as PlainTcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+
+use super::courier::{Courier, Letter, Links, Waiter};
+use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
+use super::handshake::{self, Greeting, NoLink};
+use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::node::Node;
+use crate::replication::link::{Broken, Inbox, Opened, Outbox};
+use crate::replication::message::{self, Message, Purpose, Received};
+use crate::replication::{Hello, Incarnation};
+
+/// How often the shards are told that time has passed.
+const TICK: Duration = Duration::from_millis(50);
+/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+const REDIAL_MS: u64 = 100;
+/// What has come over is told at least this often, if there was nothing to tell it with...
+const TELL: Duration = Duration::from_millis(50);
+/// ... and this often when nothing has, so that the peer knows that the connection lives.
+const KEEP_ALIVE_MS: u64 = 500;
+/// It is told at once when the peer keeps about so much for no other reason.
+const UNTOLD_BYTES: usize = 1 << 20;
+/// What may wait for one peer. Clients wait for their writes, so this is many times what can come
+/// together while a peer is silent and not left out yet.
+const WAITING_BYTES: usize = 64 << 20;
+/// But room for some of the largest items, however large they may be.
+const WAITING_ITEMS: usize = 16;
+
+/// A connection that was accepted on the thread of the control links.
+pub(super) struct Visitor {
+    pub(super) peer: usize,
+    pub(super) hello: Hello,
+    pub(super) position: Received,
+    pub(super) stream: PlainTcpStream,
+}
+
+/// What the thread needs beside the node.
+pub(super) struct Group {
+    pub(super) peers: PeerOptions,
+    pub(super) links: Arc<Links>,
+    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    pub(super) visitors: UnboundedReceiver<Visitor>,
+}
+
+/// Where accepted connections are passed on.
+pub(super) fn visitors() -> (UnboundedSender<Visitor>, UnboundedReceiver<Visitor>) {
+    unbounded_channel()
+}
+
+/// Starts the thread.
+pub(super) fn start(node: Arc<Node<Waiter>>, group: Group) -> Result<(), StartError> {
+    let runtime = new_runtime()?;
+    let body = move || LocalSet::new().block_on(&runtime, run(node, group));
+    thread::Builder::new()
+        .name("links".into())
+        .spawn(body)
+        .map(drop)
+        .map_err(|error| StartError::System("start the thread of the links", error))
+}
+
+/// Starts the thread of a node without peers: only time passes there.
+pub(super) fn start_alone(node: Arc<Node<Waiter>>, links: Arc<Links>) -> Result<(), StartError> {
+    let runtime = new_runtime()?;
+    let body = move || {
+        runtime.block_on(async move {
+            let mut courier = Courier::new(links);
+            let mut tick = ticks(TICK);
+            loop {
+                tick.tick().await;
+                node.tick(clock::now(&node), &mut courier);
+                clock::note_cpu_time(&node);
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("time".into())
+        .spawn(body)
+        .map(drop)
+        .map_err(|error| StartError::System("start the thread of the time", error))
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn run(node: Arc<Node<Waiter>>, group: Group) {
+    let Group { peers, links, queues, mut visitors } = group;
+    let data = Rc::new(Data {
+        greeting: Greeting::new(&peers, Arc::clone(&node)),
+        peers: queues.iter().map(|_| Peer::new(&node)).collect(),
+        node,
+        links,
+    });
+    for (peer, queue) in queues.into_iter().enumerate() {
+        let address = peers.addresses[peer];
+        let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
+        spawn_local(dialer.run());
+    }
+    let mut courier = data.courier();
+    let mut tick = ticks(TICK);
+    loop {
+        tokio::select! {
+            Some(visitor) = visitors.recv() => data.admit(visitor),
+            _ = tick.tick() => {
+                data.node.tick_shards(clock::now(&data.node), &mut courier);
+                clock::note_cpu_time(&data.node);
+            }
+        }
+    }
+}
+
+/// What the tasks of the thread share.
+struct Data {
+    node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
+    greeting: Greeting,
+    peers: Vec<Peer>,
+}
+
+/// The sessions with one life of a peer, both ways.
+struct Peer {
+    life: Cell<Option<Incarnation>>,
+    outbox: RefCell<Outbox>,
+    inbox: RefCell<Inbox>,
+    reader: RefCell<Option<AbortHandle>>,
+    /// Much has come over that the peer was not told of.
+    tell: Notify,
+}
+
+impl Peer {
+    fn new(node: &Node<Waiter>) -> Self {
+        Self {
+            life: Cell::new(None),
+            outbox: RefCell::new(new_outbox(node)),
+            inbox: RefCell::default(),
+            reader: RefCell::default(),
+            tell: Notify::new(),
+        }
+    }
+}
+
+/// The time makes its number higher than that of any former session.
+fn new_outbox(node: &Node<Waiter>) -> Outbox {
+    let items = WAITING_ITEMS.saturating_mul(node.options().settings.item_max);
+    Outbox::new(clock::local().0.max(1), items.max(WAITING_BYTES))
+}
+
+impl Data {
+    fn courier(&self) -> Courier {
+        Courier::new(Arc::clone(&self.links))
+    }
+
+    fn name(&self, peer: usize) -> &str {
+        &self.node.options().peers[peer]
+    }
+
+    /// From now on the sessions are those with this life; what waited for a former one is void.
+    fn turn_to(&self, peer: usize, life: Incarnation) {
+        let state = &self.peers[peer];
+        match state.life.replace(Some(life)) {
+            Some(former) if former != life => {
+                state.outbox.replace(new_outbox(&self.node));
+                state.inbox.take();
+                if let Some(reader) = state.reader.take() {
+                    reader.abort();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A message for that life of the peer is kept until it has come over.
+    fn keep(&self, peer: usize, (life, message): Letter) {
+        if self.peers[peer].life.get() != Some(life) {
+            if !self.links.is_life(peer, life) {
+                return;
+            }
+            self.turn_to(peer, life);
+        }
+        if let Err(broken) = self.peers[peer].outbox.borrow_mut().push(message) {
+            self.report(peer, broken);
+        }
+    }
+
+    fn report(&self, peer: usize, Broken { messages }: Broken) {
+        tracing::error!(peer = self.name(peer), messages, "messages to a peer are lost");
+    }
+
+    /// A peer wants to speak.
+    fn admit(self: &Rc<Self>, visitor: Visitor) {
+        let Visitor { peer, hello, position, stream } = visitor;
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(peer = self.name(peer), %error, "connection lost");
+                return;
+            }
+        };
+        self.turn_to(peer, hello.incarnation);
+        let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
+        let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
+        if let Some(older) = older {
+            older.abort();
+        }
+    }
+
+    async fn listen(
+        self: Rc<Self>,
+        peer: usize,
+        hello: Hello,
+        session: u64,
+        mut stream: TcpStream,
+    ) {
+        let name = self.name(peer);
+        let position = match self.peers[peer].inbox.borrow_mut().open(session) {
+            Opened::After(position) => position,
+            Opened::Anew(position) => {
+                tracing::error!(peer = name, "messages of a peer were lost");
+                position
+            }
+            Opened::Stale => return,
+        };
+        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Data(position)).await;
+        if let Err(error) = said {
+            tracing::debug!(peer = name, %error, "incoming link ended");
+            return;
+        }
+        let mut courier = self.courier();
+        let incoming = Incoming::new(stream, self.greeting.frame_max());
+        let end = self.hear(peer, hello.incarnation, position, incoming, &mut courier).await;
+        match end {
+            End::Bad(_) | End::Wrong(_) => {
+                tracing::error!(peer = name, reason = %end, "link dropped");
+            }
+            _ => tracing::debug!(peer = name, %end, "incoming link ended"),
+        }
+    }
+
+    /// Passes on what is said, until the end.
+    async fn hear(
+        &self,
+        peer: usize,
+        life: Incarnation,
+        Received { session, mut up_to }: Received,
+        mut incoming: Incoming,
+        courier: &mut Courier,
+    ) -> End {
+        let state = &self.peers[peer];
+        let mut untold = 0;
+        loop {
+            let (messages, bytes) = match incoming.read().await {
+                Ok(read) => read,
+                Err(end) => return end,
+            };
+            untold += bytes;
+            for message in messages {
+                match message {
+                    Message::Received(received) => state.outbox.borrow_mut().received(received),
+                    Message::Lane(..) => {
+                        up_to += 1;
+                        match state.inbox.borrow_mut().take(session, up_to) {
+                            Ok(true) => {}
+                            Ok(false) => continue,
+                            Err(_) => return End::Wrong("a message is missing"),
+                        }
+                        let now = clock::now(&self.node);
+                        if let Err(rule) = self.node.receive(life, message, now, courier) {
+                            return End::Wrong(rule.0);
+                        }
+                    }
+                    _ => return End::Wrong("a message that has no place on a link of data"),
+                }
+            }
+            if untold >= UNTOLD_BYTES {
+                untold = 0;
+                state.tell.notify_one();
+            }
+        }
+    }
+}
+
+/// Keeps one outgoing connection alive and sends what waits for the peer.
+struct Dialer {
+    data: Rc<Data>,
+    peer: usize,
+    address: SocketAddr,
+    queue: UnboundedReceiver<Letter>,
+    /// When something was last sent.
+    spoke: u64,
+}
+
+impl Dialer {
+    async fn run(mut self) {
+        let data = Rc::clone(&self.data);
+        let mut told = String::new();
+        loop {
+            let since = clock::local();
+            let position = data.peers[self.peer].outbox.borrow().position();
+            let purpose = Purpose::Data(position);
+            let dial = handshake::dial(self.address, self.peer, &data.greeting, purpose);
+            match self.meanwhile(dial).await {
+                Ok((stream, hello)) => {
+                    told.clear();
+                    let life = hello.incarnation;
+                    data.links.meet(self.peer, life);
+                    data.turn_to(self.peer, life);
+                    let end = match self.resume(&hello) {
+                        Ok(session) => self.talk(stream, life, session).await,
+                        Err(end) => end,
+                    };
+                    tracing::debug!(peer = data.name(self.peer), %end, "outgoing link ended");
+                }
+                // The control link says so already.
+                Err(NoLink::Nobody) => {}
+                Err(error) => {
+                    let reason = error.to_string();
+                    if reason != told {
+                        tracing::info!(peer = data.name(self.peer), reason, "no link of data");
+                        told = reason;
+                    }
+                }
+            }
+            let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+            if pause_ms > 0 {
+                let peer = self.peer;
+                let pause = async {
+                    tokio::select! {
+                        () = sleep(Duration::from_millis(pause_ms)) => {}
+                        () = data.links.data_woken(peer) => {}
+                    }
+                };
+                self.meanwhile(pause).await;
+            }
+        }
+    }
+
+    /// Takes letters in as long as that lasts, so that the bound on what waits is kept.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                Some(letter) = self.queue.recv() => self.data.keep(self.peer, letter),
+            }
+        }
+    }
+
+    /// Goes on after what the peer has, if it speaks of the present session.
+    fn resume(&self, hello: &Hello) -> Result<u64, End> {
+        let Purpose::Data(received) = hello.purpose else {
+            return Err(End::Wrong("it answers to something else"));
+        };
+        match self.data.peers[self.peer].outbox.borrow_mut().resume(received) {
+            Some(Ok(())) => Ok(received.session),
+            Some(Err(broken)) => {
+                self.data.report(self.peer, broken);
+                Err(End::Wrong("it has forgotten the session"))
+            }
+            None => Err(End::Wrong("a new session has begun")),
+        }
+    }
+
+    /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
+    async fn talk(&mut self, mut stream: TcpStream, life: Incarnation, session: u64) -> End {
+        let data = Rc::clone(&self.data);
+        let state = &data.peers[self.peer];
+        let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
+        let (mut tell, mut is_time) = (ticks(TELL), false);
+        loop {
+            if state.life.get() != Some(life) || !data.links.is_life(self.peer, life) {
+                return End::Wrong("a newer life of the peer has come");
+            }
+            if state.outbox.borrow().position().session != session {
+                return End::Wrong("a new session has begun");
+            }
+            batch.clear();
+            self.collect(&mut batch);
+            if is_time {
+                self.tell(&mut batch);
+            }
+            is_time = false;
+            if !batch.is_empty() {
+                match self.meanwhile(timeout(SILENCE_MAX, stream.write_all(&batch))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return End::Failed(error),
+                    Err(_) => return End::Silent,
+                }
+                self.spoke = clock::local().0;
+                continue;
+            }
+            tokio::select! {
+                Some(letter) = self.queue.recv() => data.keep(self.peer, letter),
+                _ = tell.tick() => is_time = true,
+                () = state.tell.notified() => is_time = true,
+                () = data.links.data_woken(self.peer) => {}
+                read = stream.read(&mut nothing) => return match read {
+                    Ok(0) => End::Closed,
+                    Ok(_) => End::Wrong("it speaks where it should listen"),
+                    Err(error) => End::Failed(error),
+                },
+            }
+        }
+    }
+
+    /// Everything that waits goes into one write, up to a bound.
+    fn collect(&mut self, batch: &mut Vec<u8>) {
+        while let Ok(letter) = self.queue.try_recv() {
+            self.data.keep(self.peer, letter);
+        }
+        let state = &self.data.peers[self.peer];
+        let mut outbox = state.outbox.borrow_mut();
+        while batch.len() < BATCH_BYTES
+            && let Some(message) = outbox.next_unsent()
+        {
+            message::encode(message, batch);
+        }
+        // News of what has come over never goes alone, but for those told at their time.
+        if !batch.is_empty()
+            && let Some(received) = state.inbox.borrow_mut().tell()
+        {
+            message::encode(&Message::Received(received), batch);
+        }
+    }
+
+    /// How much has come over, if that is news or nothing was said for long.
+    fn tell(&self, batch: &mut Vec<u8>) {
+        let mut inbox = self.data.peers[self.peer].inbox.borrow_mut();
+        let is_quiet = clock::local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
+        let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
+        if let Some(received) = received {
+            message::encode(&Message::Received(received), batch);
+        }
+    }
+}

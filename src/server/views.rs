@@ -1,0 +1,131 @@
+//! Ties the log of views to the node: what is wished for, what was agreed, what peers say of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::courier::{Courier, Links, Waiter};
+use super::{PeerOptions, clock};
+use crate::membership::{self, Membership, StartError};
+use crate::node::{self, Node};
+use crate::replication::message::{Message, decode_view, encode_view};
+use crate::replication::{LogWish, may_follow};
+use crate::time::Millis;
+
+/// The outside of the log.
+struct LogOutside {
+    node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
+    led: Arc<Notify>,
+}
+
+impl membership::Outside for LogOutside {
+    fn send(&self, to: &str, frame: Bytes) {
+        self.links.send_to(to, Message::Log(frame));
+    }
+
+    fn agreed(&self, value: Bytes) {
+        match decode_view(&value) {
+            Some(view) => {
+                let mut courier = Courier::new(Arc::clone(&self.links));
+                self.node.agreed(view, clock::now(&self.node), &mut courier);
+            }
+            None => tracing::error!(bytes = value.len(), "what was agreed on is no view"),
+        }
+    }
+
+    fn leader(&self, name: Option<Box<str>>) {
+        match name {
+            Some(name) => {
+                tracing::info!(%name, "leader of the log of views");
+                self.led.notify_one();
+            }
+            None => tracing::info!("nobody leads the log of views"),
+        }
+    }
+}
+
+/// This node's part in the log.
+pub(super) struct Log {
+    membership: Membership,
+    /// Somebody leads now.
+    led: Arc<Notify>,
+}
+
+/// A view that was proposed while nobody led is proposed again to the first leader within this: the
+/// node itself would take a moment longer.
+const FRESH_MS: u64 = 500;
+
+/// Starts this node's part in the log, on the present runtime.
+pub(super) async fn start(
+    peers: &PeerOptions,
+    node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
+) -> Result<Log, StartError> {
+    let node::Options { me, seed, .. } = node.options();
+    let options = membership::Options {
+        me: me.name.clone(),
+        cluster: peers.cluster.clone(),
+        voters: peers.voters.clone(),
+        state_dir: peers.state_dir.clone(),
+        timing: membership::Timing::default(),
+        // Not the seed itself, which makes versions that clients see.
+        seed: seed.rotate_left(32) ^ me.incarnation.0,
+    };
+    let led = Arc::new(Notify::new());
+    let outside = LogOutside { node, links, led: Arc::clone(&led) };
+    let membership = Membership::start(options, follows, Arc::new(outside)).await?;
+    Ok(Log { membership, led })
+}
+
+impl Log {
+    /// For what peers say and do.
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Passes on what the node wishes, as long as it lives.
+    pub(super) async fn pass_on(&self, mut wishes: UnboundedReceiver<LogWish>) {
+        let mut last: Option<(Bytes, Millis)> = None;
+        loop {
+            tokio::select! {
+                wish = wishes.recv() => match wish {
+                    None => return,
+                    Some(LogWish::Propose(view)) => {
+                        tracing::debug!(epoch = view.epoch.0, cause = %view.cause, "proposing");
+                        let value = encode_view(&view);
+                        self.membership.propose(value.clone());
+                        last = Some((value, clock::local()));
+                    }
+                    Some(LogWish::FoundLine(view)) => {
+                        self.membership.found_generation(encode_view(&view));
+                    }
+                    Some(LogWish::Dead(name)) => self.membership.peer_dead(&name),
+                },
+                () = self.led.notified() => {
+                    // If it was agreed on all the same, it follows nothing any more.
+                    let now = clock::local();
+                    let is_fresh = |(_, at): &(Bytes, Millis)| now.since(*at) < FRESH_MS;
+                    if let Some((value, _)) = last.take().filter(is_fresh) {
+                        self.membership.propose(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rule of the log. A value that this version can't read is followed by nothing: whoever can
+/// read it has to go on.
+fn follows(present: Option<&[u8]>, proposed: &[u8]) -> bool {
+    let Some(proposed) = decode_view(proposed) else {
+        return false;
+    };
+    match present.map(decode_view) {
+        None => may_follow(None, &proposed),
+        Some(Some(present)) => may_follow(Some(&present), &proposed),
+        Some(None) => false,
+    }
+}
