@@ -127,11 +127,12 @@ impl<W> Group<W> {
         next.cause = self.cause(&dead, &missing, now).into();
         next.dead.extend(dead.iter().map(|member| member.incarnation));
         next.absent.extend(missing);
-        next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         let meets_all = |node: Incarnation, if_unknown: bool| {
             kept.iter().all(|&member| self.are_linked(node, member, now).unwrap_or(if_unknown))
         };
-        next.learners.retain(|learner| meets_all(learner.incarnation, true));
+        let left = next.learners.extract_if(.., |learner| !meets_all(learner.incarnation, true));
+        next.absent.extend(left);
+        next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         if is_settled {
             let newcomers = self.peers.living().filter(|&(life, name)| {
                 !next.has(life)
