@@ -122,6 +122,7 @@ async fn founded_in_a_storm(voters: &str, seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_founded_twice_in_a_storm() {
     for seed in 0..seeds(12) {
+        println!("seed {seed}");
         founded_in_a_storm(["a b c", "a b", "a b c d", "a b c d e"][seed as usize % 4], seed).await;
     }
 }
