@@ -68,7 +68,7 @@ fn a_seed_replays_exactly() {
 }
 
 /// Seeds within which a rule that is off has to show.
-const MUST_FAIL_SEEDS: u64 = 400;
+const MUST_FAIL_SEEDS: u64 = 2500;
 
 fn must_fail(name: &str, plan: Plan, turn_off: impl Fn(&mut Rules)) {
     let mut rules = Rules::default();

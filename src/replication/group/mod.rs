@@ -182,9 +182,10 @@ impl<W> Group<W> {
         self.member_since.is_some_and(|since| self.active.iter().all(|&epoch| epoch >= since))
     }
 
-    /// Whether this node is the whole group, and nobody is about to join.
+    /// Whether this node is the whole group in all its lanes, and nobody is about to join.
     pub fn is_alone(&self) -> bool {
-        self.is_member() && self.view.members.len() == 1 && self.view.learners.is_empty()
+        let has_no_others = self.view.members.len() == 1 && self.view.learners.is_empty();
+        self.is_member() && has_no_others && self.oldest_active() >= self.view.epoch
     }
 
     /// For people.

@@ -107,7 +107,7 @@ impl<W> Lane<W> {
     /// Deals with everything that has gone since the last call.
     pub fn settle_lost<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
         let lost = items.take_lost();
-        self.do_without(lost, out);
+        self.do_without(lost, items, out);
     }
 
     /// In a new view, which was told of what had gone by then; later losses are its owners' business.
@@ -115,10 +115,15 @@ impl<W> Lane<W> {
         self.lost.told.clear();
         let mut lost: Vec<_> = std::mem::take(&mut self.lost.keys).into_values().collect();
         lost.extend(items.take_lost());
-        self.do_without(lost, out);
+        self.do_without(lost, items, out);
     }
 
-    fn do_without<O: Outside<W>>(&mut self, lost: Vec<(Bytes, Version)>, out: &mut O) {
+    fn do_without<I: Items, O: Outside<W>>(
+        &mut self,
+        lost: Vec<(Bytes, Version)>,
+        items: &mut I,
+        out: &mut O,
+    ) {
         if lost.is_empty() || self.role == Role::Outsider {
             return;
         }
@@ -129,7 +134,9 @@ impl<W> Lane<W> {
             };
             let owner = self.owners.owner(hash);
             if owner == Some(self.options.me) && self.change.is_none() {
+                // What came over with the view may have brought it back here alone.
                 let record = self.eviction(key, version);
+                items.apply(&record);
                 self.append(record, None, out);
             } else {
                 self.lost.keys.insert(hash.get(), (key.clone(), version));
