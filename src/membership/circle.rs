@@ -121,7 +121,9 @@ impl Circle {
     /// The leader, for those who have no log to tell them.
     pub(super) fn heard_leader(&self) -> Option<Box<str>> {
         let led = self.greetings().filter(|(_, greeting)| greeting.leader.is_some());
-        let newest = led.max_by_key(|(_, greeting)| (greeting.place, greeting.term));
+        let newest = led.max_by_key(|(_, greeting)| {
+            (greeting.place.map(|(founding, _)| founding), greeting.term)
+        });
         let leader = newest.and_then(|(_, greeting)| greeting.leader.clone());
         leader.filter(|name| self.peers.get(name).is_none_or(|peer| !peer.is_dead))
     }

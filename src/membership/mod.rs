@@ -39,8 +39,8 @@ pub struct Options {
     pub me: Box<str>,
     /// The name of the group: a file of another is refused.
     pub cluster: Box<str>,
-    /// The names of all that vote; the same on all nodes. A node that is not among them only
-    /// passes proposals on.
+    /// The names of all that vote; the same on all nodes, and those of the last `set_voters`, or
+    /// the leader changes back to these. A node that is not among them only passes proposals on.
     pub voters: Vec<Box<str>>,
     /// Where what a voter must not forget is kept. Without it, each start is a new voter.
     pub state_dir: Option<PathBuf>,

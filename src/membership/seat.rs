@@ -77,7 +77,7 @@ impl Seat {
         let binding = self.binding.clone();
         let (started, committed) =
             self.keeper.read(|image| (!image.is_empty(), image.is_committed()));
-        Stand { binding, started, committed, led: self.leader().is_some() }
+        Stand { binding, started, committed, led: false }
     }
 
     pub(super) fn is_alone(&self) -> bool {

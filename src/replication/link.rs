@@ -14,6 +14,8 @@ use crate::record::{Mutation, Outcome};
 
 /// What a message takes beside its keys and values, about.
 const MESSAGE_BYTES: usize = 160;
+/// What a key in a list takes beside its bytes.
+const KEY_BYTES: usize = 48;
 
 /// The sender's half of a session.
 ///
@@ -190,6 +192,8 @@ fn weight(message: &Message) -> usize {
             records.iter().map(|record| record.size() + MESSAGE_BYTES).sum()
         }
         LaneMessage::SnapEnd(answered) => answered.len() * MESSAGE_BYTES,
+        LaneMessage::Lost(items) => items.iter().map(|(key, _)| key.len() + KEY_BYTES).sum(),
+        LaneMessage::Bump(keys) => keys.iter().map(|key| key.len() + KEY_BYTES).sum(),
         _ => 0,
     };
     MESSAGE_BYTES + records

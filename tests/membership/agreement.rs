@@ -184,6 +184,7 @@ async fn a_storm(voters: &str, seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_storm_changes_nothing_that_was_agreed() {
     for seed in 0..seeds(8) {
+        println!("seed {seed}");
         a_storm(["a b c", "a b c d e"][seed as usize % 2], seed).await;
     }
 }

@@ -41,6 +41,25 @@ async fn a_minority_founds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_founders_that_do_not_see_each_other_found_one_group() {
+    for (one, other) in [("a", "b"), ("b", "c"), ("a", "c")] {
+        let mut group = Group::new("a b c", 16);
+        group.cut(one, other);
+        for name in names("a b c") {
+            group.start(&name).await;
+        }
+        group.until_led().await;
+        sleep(Duration::from_secs(10)).await;
+        let founding = group.foundings_with_a_leader();
+        assert_eq!(founding.len(), 1);
+        group.heal();
+        group.until_all_vote().await;
+        group.until_led().await;
+        assert_eq!(group.foundings_with_a_leader(), founding);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_hears_of_a_group_does_not_found_another() {
     let mut group = Group::new("a b c", 12);
     for name in ["b", "c"] {
@@ -103,6 +122,7 @@ async fn founded_in_a_storm(voters: &str, seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_founded_twice_in_a_storm() {
     for seed in 0..seeds(12) {
+        println!("seed {seed}");
         founded_in_a_storm(["a b c", "a b", "a b c d", "a b c d e"][seed as usize % 4], seed).await;
     }
 }

@@ -7,6 +7,8 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::Agent;
+use crate::membership::VALUE_MAX;
+use crate::membership::circle::Stand;
 use crate::membership::image::Image;
 use crate::membership::seat::{self, Seat};
 use crate::membership::types::{Binding, Founding};
@@ -29,11 +31,9 @@ impl Agent {
         if self.unseated.is_some() {
             return;
         }
-        let is_late = self.is_late();
-        let stand = self.seat.as_ref().map(Seat::stand).map(|mut stand| {
-            stand.led |= !is_late;
-            stand
-        });
+        // Elections take a moment.
+        let led = self.own_leader().is_some() || !self.is_late();
+        let stand = self.seat.as_ref().map(|seat| Stand { led, ..seat.stand() });
         if !self.circle.am_voter() && stand.is_none() {
             return;
         }
@@ -89,6 +89,7 @@ impl Agent {
             present.iter().copied().filter(|name| !founded.yes.contains_key(*name)).collect();
         if founded.yes.len() >= majority {
             let majority_at = *founded.majority_at.get_or_insert_with(Instant::now);
+            // Who says yes in time needs no seat later.
             if missing.is_empty() || majority_at.elapsed() >= self.ground.timing.gather / 4 {
                 return self.begin().await;
             }
@@ -165,6 +166,9 @@ impl Agent {
     }
 
     pub(super) async fn found_generation(&mut self, value: Bytes) {
+        if value.len() > VALUE_MAX {
+            return tracing::error!(bytes = value.len(), "a value to found with is too long");
+        }
         let mine = self.seat.as_ref().map_or(0, |seat| seat.binding.founding.number);
         let heard = self.circle.better(None).map_or(0, |(founding, _)| founding.number);
         let number = mine.max(heard) + 1;

@@ -265,17 +265,28 @@ impl Agent {
 
     // Who leads.
 
-    /// By name; nobody, once it is proven dead.
+    /// By name; who has no vote goes by what the others say.
     fn leader(&self) -> Option<Box<str>> {
-        let is_dead = |name: &str| self.circle.peers.get(name).is_some_and(|peer| peer.is_dead);
-        match &self.seat {
-            Some(seat) if seat.role() != Role::Learner || seat.leader().is_some() => {
-                let silent = self.leaderless_at.map_or(Duration::ZERO, |since| since.elapsed());
-                let is_lost = seat.is_leader() && silent >= self.silence_max();
-                seat.leader().filter(|name| !is_lost && !is_dead(name))
-            }
-            _ => self.circle.heard_leader(),
-        }
+        let votes = self.seat.as_ref().is_some_and(|seat| seat.role() != Role::Learner);
+        let own = self.own_leader();
+        if votes { own } else { own.or_else(|| self.circle.heard_leader()) }
+    }
+
+    /// Of the own log. The crate goes on believing in one that is dead, or has no majority, or
+    /// that a learner has lost sight of.
+    fn own_leader(&self) -> Option<Box<str>> {
+        let seat = self.seat.as_ref()?;
+        let leader = seat.leader()?;
+        let silent = self.leaderless_at.map_or(Duration::ZERO, |since| since.elapsed());
+        let peer = self.circle.peers.get(&leader);
+        let is_lost = if seat.is_leader() {
+            silent >= self.silence_max()
+        } else if seat.role() == Role::Learner {
+            !peer.is_some_and(|peer| peer.is_up)
+        } else {
+            peer.is_some_and(|peer| peer.is_dead)
+        };
+        (!is_lost).then_some(leader)
     }
 
     /// The consensus crate has no way to skip its lease, so the election waits for that.
@@ -295,7 +306,7 @@ impl Agent {
         self.elect_at = None;
         let Some(seat) = &self.seat else { return };
         // A living leader by now: somebody else was first.
-        if self.leader().is_none()
+        if self.own_leader().is_none()
             && let Err(error) = seat.raft.trigger().elect().await
         {
             tracing::warn!(%error, "cannot elect");
