@@ -53,8 +53,7 @@ pub(super) fn decide<'a>(
     let found = store.seek(key, now);
     let current = store.version(&found);
     let version = versions.next(current);
-    let case =
-        Case { store: &*store, found: &found, version, scratch, item_max, now };
+    let case = Case { store: &*store, found: &found, version, scratch, item_max, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
             case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)

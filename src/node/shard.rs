@@ -177,11 +177,7 @@ impl<W> Shard<W> {
 /// An item that is used at last is in use for its owner too, who says which items have to go.
 /// Once a minute is enough for that, as it is for memcached's own order.
 #[inline(always)]
-fn tell_owner<'a, W>(
-    lane: &mut Lane<W>,
-    key: Key<'_>,
-    item: Option<Item<'a>>,
-) -> Option<Item<'a>> {
+fn tell_owner<'a, W>(lane: &mut Lane<W>, key: Key<'_>, item: Option<Item<'a>>) -> Option<Item<'a>> {
     const UNUSED_S: u32 = 60;
     if item.as_ref().is_some_and(|item| item.idle_s >= UNUSED_S) && !lane.owns(key) {
         lane.bump(key);

@@ -328,5 +328,7 @@ fn what_is_evicted_is_told_with_its_version_where_others_have_it_too() {
     fill(&mut store);
     let lost = store.take_lost();
     assert!(lost.len() >= 200, "{}", lost.len());
-    assert!(lost.iter().all(|(key, version)| key.starts_with(b"k") && *version > Version::default()));
+    assert!(
+        lost.iter().all(|(key, version)| key.starts_with(b"k") && *version > Version::default())
+    );
 }

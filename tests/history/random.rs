@@ -40,6 +40,12 @@ impl Outside<()> for Alone {
     fn still_waits(&self, (): &()) -> bool {
         true
     }
+
+    fn ask_log(&mut self, _: sessiond::replication::LogWish) {}
+
+    fn local_time(&self) -> sessiond::time::Millis {
+        sessiond::time::Millis(0)
+    }
 }
 
 impl Host<()> for Alone {
@@ -57,7 +63,10 @@ impl Store {
         let options = Options {
             me: Member { name: "alone".into(), incarnation: Incarnation(1) },
             peers: Vec::new(),
-            boot_wait_ms: 2000,
+            succeeds: Vec::new(),
+            timing: sessiond::replication::Timing::default(),
+            last_man_standing: true,
+            rules: sessiond::replication::Rules::default(),
             seed,
             settings: Settings { memory: 8 << 20, workers: 1, ..Settings::default() },
         };

@@ -117,7 +117,9 @@ impl World {
             }
             Fault::Split(at) => {
                 self.tell(|| format!("hosts below {at} can't reach the others"));
-                for (low, high) in (0..at).flat_map(|low| (at..self.hosts).map(move |high| (low, high))) {
+                for (low, high) in
+                    (0..at).flat_map(|low| (at..self.hosts).map(move |high| (low, high)))
+                {
                     self.network.cut(low, high);
                     self.network.cut(high, low);
                 }

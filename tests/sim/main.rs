@@ -56,7 +56,8 @@ fn promises_hold_whatever_happens() {
 #[test]
 fn a_majority_that_is_cut_off_is_not_left_behind() {
     for seed in 1..=60 {
-        if let Err(broken) = run(seed, Plan::Split, Rules::default(), number("SEED") == Some(seed)) {
+        if let Err(broken) = run(seed, Plan::Split, Rules::default(), number("SEED") == Some(seed))
+        {
             panic!("seed {seed}: {broken}");
         }
     }
@@ -70,6 +71,7 @@ fn a_seed_replays_exactly() {
 /// Seeds within which a rule that is off has to show.
 const MUST_FAIL_SEEDS: u64 = 2500;
 
+#[allow(clippy::print_stdout, reason = "says what it took to find it")]
 fn must_fail(name: &str, plan: Plan, turn_off: impl Fn(&mut Rules)) {
     let mut rules = Rules::default();
     turn_off(&mut rules);

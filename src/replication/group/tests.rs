@@ -117,11 +117,10 @@ impl Table {
 
     /// What was offered to the log last.
     fn proposed(&mut self) -> Option<View> {
-        let wishes = std::mem::take(&mut self.todo).into_iter().filter_map(|todo| match todo {
+        std::mem::take(&mut self.todo).into_iter().rev().find_map(|todo| match todo {
             Todo::Log(LogWish::Propose(view)) => Some(*view),
             _ => None,
-        });
-        wishes.last()
+        })
     }
 
     fn holds_lease(&self, ms: u64) -> bool {

@@ -28,9 +28,8 @@ pub(super) struct Lost {
 
 impl Lost {
     pub(super) fn has(&self, key: Key<'_>) -> bool {
-        let has = |keys: &BTreeMap<u64, _>| {
-            !keys.is_empty() && keys.contains_key(&key.hash().get())
-        };
+        let has =
+            |keys: &BTreeMap<u64, _>| !keys.is_empty() && keys.contains_key(&key.hash().get());
         has(&self.keys) || has(&self.told)
     }
 
