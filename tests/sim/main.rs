@@ -1,6 +1,6 @@
 //! Whole groups in one thread, from one seed: real nodes, a simulated network, log and clock.
 //!
-//! `cargo test --test sim` runs seeds 1 to `SEEDS` (200 by default); `SEED=n` replays one and
+//! `cargo test --test sim` runs seeds 1 to `SEEDS` (2000 by default); `SEED=n` replays one and
 //! tells what happens. A run either keeps every promise or prints its seed. With one of the rules
 //! turned off, a broken promise has to be found.
 
@@ -43,7 +43,7 @@ fn promises_hold_whatever_happens() {
         return;
     }
     let first = number("FIRST").unwrap_or(1);
-    let seeds = number("SEEDS").unwrap_or(200);
+    let seeds = number("SEEDS").unwrap_or(2000);
     let mut total = Summary::default();
     for seed in first..first + seeds {
         total.add(&keep_promises(seed, false));
