@@ -327,6 +327,8 @@ impl World {
         };
         match wish {
             LogWish::Dead(_) => {}
+            // Wishes of one node are carried out in their order.
+            LogWish::FoundLine(view) if view.epoch <= self.alive[&life].node.view().epoch => {}
             LogWish::FoundLine(view) => {
                 self.summary.last_men += 1;
                 self.tell(|| format!("n{slot} goes on alone"));
