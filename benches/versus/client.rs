@@ -91,20 +91,28 @@ impl Client {
 
     /// One number from `stats`.
     pub(crate) fn statistic(&mut self, name: &str) -> Result<u64, Failure> {
+        let value = self.fact("stats", name)?;
+        value.parse().map_err(|_| self.not_said(name, value))
+    }
+
+    /// One value from a command that answers with them, as `stats` does.
+    pub(crate) fn fact(&mut self, command: &str, name: &str) -> Result<String, Failure> {
         let wanted = format!("STAT {name} ");
         let mut found = None;
-        let mut line = self.command("stats")?;
+        let mut line = self.command(command)?;
         while line.starts_with("STAT ") {
-            if let Some(value) = line.strip_prefix(&wanted) {
-                found = value.parse().ok();
-            }
+            found = found.or_else(|| line.strip_prefix(&wanted).map(str::to_owned));
             line = self.line()?;
         }
-        found.ok_or_else(|| Failure::WrongReply {
+        found.ok_or_else(|| self.not_said(name, line))
+    }
+
+    fn not_said(&self, name: &str, received: String) -> Failure {
+        Failure::WrongReply {
             server: self.server.to_owned(),
-            expected: wanted,
-            received: line,
-        })
+            expected: format!("STAT {name}"),
+            received,
+        }
     }
 
     fn send(&mut self, request: &[u8]) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use crate::charts;
 use crate::crowd;
 use crate::failure::Failure;
+use crate::group;
 use crate::instructions;
 use crate::memory;
 use crate::options::Options;
@@ -23,6 +24,9 @@ pub(crate) fn measure(options: &Options, programs: &Programs) -> Result<Extras, 
     let mut extras = Extras::default();
     if options.wants_memory() {
         compare_memory(programs, &mut extras)?;
+    }
+    if options.wants_group() {
+        extras.add(sections::group(&group::compare(programs, options.pace())?));
     }
     if options.wants_instructions() {
         count_instructions(programs, &mut extras)?;

@@ -14,6 +14,7 @@ mod exchange;
 mod expected;
 mod extras;
 mod failure;
+mod group;
 mod histogram;
 mod instructions;
 mod interrupt;

@@ -11,6 +11,7 @@ use crate::workloads::{WORKLOADS, Workload};
 /// The names under which `--only` knows the parts that measure no speed.
 const MEMORY: &str = "memory";
 const INSTRUCTIONS: &str = "instructions";
+const GROUP: &str = "group";
 
 /// Runs stock memcached and sessiond side by side and compares them.
 ///
@@ -31,7 +32,8 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
 
-    /// Only these workloads, by name, separated by commas; "memory" and "instructions" are those parts
+    /// Only these workloads, by name, separated by commas; "memory", "instructions" and "group" are
+    /// those parts
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -43,6 +45,10 @@ pub(crate) struct Options {
     /// Also count instructions per operation; needs valgrind
     #[arg(long)]
     instructions: bool,
+
+    /// Also compare a node of a group of three with a single node
+    #[arg(long)]
+    group: bool,
 
     /// Also write the results to this file as markdown, and plots beside it as SVG
     #[arg(long, value_name = "FILE")]
@@ -68,13 +74,15 @@ impl Options {
             return Err(Failure::Option(complaint));
         }
         let unknown = |name: &&String| {
-            ![MEMORY, INSTRUCTIONS].contains(&name.as_str())
+            ![MEMORY, INSTRUCTIONS, GROUP].contains(&name.as_str())
                 && !WORKLOADS.iter().any(|workload| workload.name == **name)
         };
         if let Some(name) = self.only.iter().find(unknown) {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
-            let complaint =
-                format!("--only {name}: expected {}, {MEMORY} or {INSTRUCTIONS}", names.join(", "));
+            let complaint = format!(
+                "--only {name}: expected {}, {MEMORY}, {INSTRUCTIONS} or {GROUP}",
+                names.join(", ")
+            );
             return Err(Failure::Option(complaint));
         }
         Ok(())
@@ -98,6 +106,10 @@ impl Options {
 
     pub(crate) fn wants_instructions(&self) -> bool {
         self.is_chosen(INSTRUCTIONS) || self.instructions
+    }
+
+    pub(crate) fn wants_group(&self) -> bool {
+        self.is_chosen(GROUP) || self.group
     }
 
     fn is_chosen(&self, name: &str) -> bool {

@@ -95,10 +95,20 @@ pub(crate) fn compare(
             return Ok(Outcome::Skipped { because });
         }
     }
-    let memcached = Contender::new(workload, &dataset, &memcached)?;
-    let sessiond = Contender::new(workload, &dataset, &sessiond)?;
-    let comparison = interleave(memcached, sessiond, pace)?;
+    let comparison = compare_two(workload, &dataset, [&memcached, &sessiond], pace)?;
     Ok(Outcome::Compared(Box::new(comparison)))
+}
+
+/// Runs all rounds on two servers that hold their items; the first is what the other is compared with.
+pub(crate) fn compare_two(
+    workload: &'static Workload,
+    dataset: &Dataset,
+    servers: [&Server; 2],
+    pace: Pace,
+) -> Result<Comparison, Failure> {
+    let [first, second] = servers;
+    let first = Contender::new(workload, dataset, first)?;
+    interleave(first, Contender::new(workload, dataset, second)?, pace)
 }
 
 fn interleave(

@@ -5,6 +5,7 @@ use crate::instructions::Counted;
 use crate::memory::{Filled, LIMIT_MIB};
 use crate::promise;
 use crate::report::mebibytes;
+use crate::rounds::Comparison;
 use crate::table::Table;
 
 /// How many items both hold, and in what memory.
@@ -102,6 +103,34 @@ pub(crate) fn kept_promises(filled: &[Filled], crowd: &Crowd) -> String {
         push(has_done(stage), stage.items, stage.connections, stage.resident_bytes);
     }
     format!("## RSS above -m\n\nStated is {}.\n\n{table}", promise::in_words())
+}
+
+/// What a node of a group costs beside a single node.
+pub(crate) fn group(comparisons: &[Comparison]) -> String {
+    let mut table =
+        Table::new(["workload", "", "units/s", "p50 us", "p99 us", "CPU us", "CPU ratio"]);
+    for comparison in comparisons {
+        let names = ["single node", "node of three"];
+        for (name, sample) in names.into_iter().zip(comparison.samples()) {
+            let cpu = comparison.cpu;
+            let ratio = format!("{:.2} ({:.2}..{:.2})", cpu.median, cpu.lowest, cpu.highest);
+            table.push([
+                comparison.workload.name.to_owned(),
+                name.to_owned(),
+                format!("{:.0}", sample.units_per_s),
+                format!("{:.0}", sample.p50_us),
+                format!("{:.0}", sample.p99_us),
+                format!("{:.2}", sample.cpu_us_per_unit),
+                if name == "single node" { String::new() } else { ratio },
+            ]);
+        }
+    }
+    format!(
+        "## A group of three\n\n\
+         One node of a group beside a single node, both sessiond. All three nodes run on one core, the \
+         generator on the other: the latency of a set has the work of three in it. CPU is that of the node \
+         that is asked. \"alone\" is one connection instead of fifty.\n\n{table}"
+    )
 }
 
 /// What callgrind counted.

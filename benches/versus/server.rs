@@ -16,6 +16,8 @@ use crate::machine::{self, SERVER_CORE};
 
 /// A binary is slow to start when its pages come from a cold disk, not slower than this.
 const START_MAX: Duration = Duration::from_secs(5);
+/// Nodes that find each other on a loaded machine.
+const START_MAX_GROUP: Duration = Duration::from_secs(20);
 /// Under valgrind everything takes 50 times longer. The same goes for the end.
 const START_MAX_COUNTED: Duration = Duration::from_secs(60);
 /// More than any workload of speed opens.
@@ -78,6 +80,27 @@ impl Program {
 
     /// Starts it with one worker thread, pinned, and waits until it answers.
     pub(crate) fn start(&self, setup: &Setup) -> Result<Server, Failure> {
+        self.start_with(setup, &[])
+    }
+
+    /// Starts so many nodes that hold the same, and waits until all are members.
+    pub(crate) fn start_group(&self, nodes: usize, setup: &Setup) -> Result<Vec<Server>, Failure> {
+        let addresses = (0..nodes).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
+        let named = addresses.iter().enumerate().map(|(n, address)| format!("n{n}={address}"));
+        let peers = named.collect::<Vec<_>>().join(",");
+        let mut servers = Vec::new();
+        for (n, address) in addresses.iter().enumerate() {
+            let (name, listen) = (format!("n{n}"), address.to_string());
+            let flags = ["--cluster", "versus", "--node-name", &name, "--peer-listen", &listen];
+            servers.push(self.start_with(setup, &[&flags[..], &["--peers", &peers]].concat())?);
+        }
+        for server in &servers {
+            server.wait_until_it_is_a_member()?;
+        }
+        Ok(servers)
+    }
+
+    fn start_with(&self, setup: &Setup, flags: &[&str]) -> Result<Server, Failure> {
         let address = free_address()?;
         let log =
             File::create(self.log_path()).doing(|| format!("creating {}", self.log_path()))?;
@@ -90,6 +113,7 @@ impl Program {
             .args(["-c", &setup.clients_max.to_string()])
             .args(["-t", "1"])
             .args(self.user_options(setup))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -202,6 +226,19 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn wait_until_it_is_a_member(&self) -> Result<(), Failure> {
+        let give_up_at = Instant::now() + START_MAX_GROUP;
+        while self.connect()?.fact("stats replication", "state")? != "member" {
+            interrupt::check()?;
+            if Instant::now() > give_up_at {
+                let waited = START_MAX_GROUP.as_secs();
+                return Err(self.not_started(format!("it is no member after {waited} s")));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     fn not_started(&self, because: String) -> Failure {

@@ -86,6 +86,13 @@ const USUAL: Workload = Workload {
     caveat: "",
 };
 
+/// What a group is measured by, beside a single node.
+pub(crate) static GROUP_WORKLOADS: &[Workload] = &[
+    Workload { name: "group-get-1k", steps: &[get], ..USUAL },
+    Workload { name: "group-set-1k", steps: &[set], ..USUAL },
+    Workload { name: "group-set-1k-alone", steps: &[set], connections: 1, ..USUAL },
+];
+
 /// Every workload, in the order they run.
 pub(crate) static WORKLOADS: &[Workload] = &[
     Workload { name: "get-1k", steps: &[mostly_get::<90>], ..USUAL },
