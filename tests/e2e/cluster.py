@@ -83,9 +83,8 @@ def ready(nodes):
         yield nodes
 
 
-def new_group(more_flags=()):
-    """The three nodes of a group, not started."""
-    names = ["n1", "n2", "n3"]
+def new_group(more_flags=(), names=("n1", "n2", "n3")):
+    """The nodes of a group, not started."""
     peer_addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
     # It goes when the nodes do.
     folder = tempfile.TemporaryDirectory(prefix="sessiond-e2e-")

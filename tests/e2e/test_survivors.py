@@ -1,0 +1,131 @@
+"""Who goes on when others die or fall silent, and that the group becomes whole again."""
+
+import socket
+import time
+from contextlib import contextmanager
+
+import pytest
+import wire
+from cluster import new_group, ready
+from waiting import wait_until
+
+TWO = ("n1", "n2")
+
+# The last one waits for a second of refused connections; the rest is for a busy machine.
+ALONE_MAX_S = 5.0
+# Suspicion and promises take 1.2 s with the default flags.
+STOPPED_S = 1.5
+# A node that was started again is a member after about a second at most.
+WHOLE_MAX_S = 10.0
+
+
+def put(node, value):
+    answer = wire.ask(node.port, b"set a 0 60 %d\r\n%s\r\n" % (len(value), value))
+    assert answer == b"STORED\r\n", answer
+
+
+def held(node):
+    lines = wire.ask(node.port, b"get a\r\n").split(b"\r\n")
+    return lines[1] if len(lines) > 2 else None
+
+
+def members(node):
+    lines = wire.ask(node.port, b"stats replication\r\n").decode().split("\r\n")
+    return next(line.split(" ")[2] for line in lines if line.startswith("STAT members "))
+
+
+def until_whole(nodes):
+    names = ",".join(node.name for node in nodes)
+    for node in nodes:
+        wait_until(lambda: members(node) == names, f"{node.name} knows {names}", WHOLE_MAX_S)
+
+
+def kill_and_go_on(victims, survivor, value):
+    """The last one that is left answers, with what was stored before and for new writes."""
+    before = held(survivor)
+    for victim in victims:
+        victim.kill9()
+    since = time.monotonic()
+    put(survivor, value)
+    assert time.monotonic() - since < ALONE_MAX_S
+    assert before is not None and held(survivor) == value
+    for victim in victims:
+        victim.restart()
+        assert held(victim) == value
+
+
+@contextmanager
+def asked(node, line):
+    """A client that has asked and waits for its answer."""
+    with socket.create_connection(("127.0.0.1", node.port), wire.ANSWER_DEADLINE_S) as client:
+        client.sendall(line)
+        yield client
+
+
+def assert_silent_for(client, silent_s):
+    deadline_s = client.gettimeout()
+    client.settimeout(silent_s)
+    with pytest.raises(TimeoutError):
+        raise AssertionError(f"an answer: {client.recv(100)!r}")
+    client.settimeout(deadline_s)
+
+
+@pytest.mark.parametrize("flags", [(), ("--tie-breaker", "n1")], ids=["equals", "tie-breaker"])
+def test_of_two_either_goes_on_when_the_other_is_killed(flags):
+    with ready(new_group(flags, TWO)) as (first, second):
+        put(first, b"begun")
+        for number, (victim, survivor) in enumerate(
+            [(first, second), (second, first), (first, second)]
+        ):
+            kill_and_go_on([victim], survivor, b"round%d" % number)
+            until_whole([first, second])
+
+
+def test_of_two_none_goes_on_while_the_other_is_silent():
+    with ready(new_group(names=TWO)) as nodes:
+        put(nodes[0], b"old")
+        for silent, other in nodes, reversed(nodes):
+            silent.freeze()
+            time.sleep(STOPPED_S)
+            with asked(other, b"get a\r\n") as reader, asked(other, b"set b 0 60 1\r\nx\r\n") as writer:
+                assert_silent_for(reader, 0.5)
+                assert_silent_for(writer, 0.1)
+                silent.thaw()
+                assert writer.recv(100) == b"STORED\r\n"
+                assert reader.recv(100) == b"VALUE a 0 3\r\nold\r\nEND\r\n"
+            until_whole(nodes)
+            assert held(silent) == b"old"
+
+
+def test_a_silent_tie_breaker_stops_the_other_and_not_the_other_way_round():
+    with ready(new_group(("--tie-breaker", "n1"), TWO)) as (first, second):
+        second.freeze()
+        put(first, b"new")
+        second.thaw()
+        until_whole([first, second])
+        assert held(second) == b"new"
+        first.freeze()
+        time.sleep(STOPPED_S)
+        with asked(second, b"set a 0 60 1\r\nx\r\n") as writer:
+            assert_silent_for(writer, 0.5)
+            first.thaw()
+            assert writer.recv(100) == b"STORED\r\n"
+        assert held(first) == b"x"
+
+
+def test_of_three_the_last_goes_on_however_the_others_die():
+    with ready(new_group()) as nodes:
+        first, second, third = nodes
+        put(first, b"begun")
+        # At once.
+        kill_and_go_on([first, second], third, b"third alone")
+        until_whole(nodes)
+        kill_and_go_on([second, third], first, b"first alone")
+        until_whole(nodes)
+        # One after the other.
+        first.kill9()
+        put(second, b"two left")
+        kill_and_go_on([third], second, b"second alone")
+        first.restart()
+        until_whole(nodes)
+        assert held(first) == b"second alone"
