@@ -149,6 +149,10 @@ pub(super) struct Flags {
     /// Only this node votes: for groups of two, where it may go on alone.
     #[arg(long, value_name = "NAME", help_heading = "Group")]
     pub(super) tie_breaker: Option<String>,
+    /// This node only votes: it holds no data and serves no clients. A third one for groups of
+    /// two, so that either goes on when the other is silent.
+    #[arg(long, help_heading = "Group")]
+    pub(super) witness: bool,
     /// What the last node does when all others are certainly dead: go on once their ports have
     /// `refused` connections for a second, or stop answering (`off`).
     #[arg(long, value_name = "WHAT", default_value = "refused", help_heading = "Group")]

@@ -37,6 +37,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
             ("--peer-listen", flags.peer_listen.is_some()),
             ("--state-dir", flags.state_dir.is_some()),
             ("--tie-breaker", flags.tie_breaker.is_some()),
+            ("--witness", flags.witness),
         ];
         return match needs_peers.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(None),
@@ -67,6 +68,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         addresses,
         voters: voters(flags, me, &names)?,
         state_dir: flags.state_dir.as_deref().map(super::absolute),
+        is_witness: flags.witness,
     };
     let (timing, last_man_standing) = (timing(flags)?, last_man_standing(flags)?);
     Ok(Some(Group { names, options, timing, last_man_standing }))
@@ -78,6 +80,9 @@ fn voters(flags: &Flags, me: &str, others: &[Box<str>]) -> Result<Vec<Box<str>>,
     all.push(me.into());
     all.sort();
     match &flags.tie_breaker {
+        Some(_) if flags.witness => {
+            Err("--witness: with --tie-breaker only that node votes; leave one of them out".into())
+        }
         None => Ok(all),
         Some(name) if all.iter().any(|other| **other == **name) => Ok(vec![name.as_str().into()]),
         Some(name) => Err(format!("--tie-breaker {name}: no node of --peers has that name")),

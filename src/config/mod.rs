@@ -236,10 +236,10 @@ impl Flags {
         settings: &Settings,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Listen>, String> {
-        if let Some(path) = &settings.socket {
+        if let Some(path) = settings.socket.as_ref().filter(|_| !self.witness) {
             return Ok(vec![Listen::Unix { path: path.clone(), mode: settings.socket_mode }]);
         }
-        if self.port == 0 {
+        if self.port == 0 || self.witness {
             return Ok(Vec::new());
         }
         if !self.listen.is_empty() {

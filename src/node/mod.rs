@@ -283,6 +283,18 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// The peer of that name only votes; these former lives of it are over.
+    pub fn meet_witness<O: Outside<W>>(
+        &self,
+        name: &str,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) {
+        let todo = self.group.lock().meet_witness(name, succeeds, now, out);
+        self.work_off(todo, now, out);
+    }
+
     /// Nobody listens at a peer's address; `has_ended`: after its process had closed its
     /// connection.
     pub fn refused<O: Outside<W>>(&self, name: &str, has_ended: bool, now: Now, out: &mut O) {

@@ -1,6 +1,9 @@
 //! The control connections: beats, views and the log, on a thread where nothing else can hold them
 //! up. What is said while there is no connection is lost.
 //!
+//! A witness has nothing but these, and on them nothing but the log: no beat comes from it or goes
+//! to it, so that to the group it is nobody.
+//!
 //! Each side dials, and speaks on the connection that it dialed. Whether a peer is up is not
 //! decided here: the group tells it from beats. Here is only seen whether its process is there.
 
@@ -78,17 +81,21 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
+    let is_witness = peers.is_witness;
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
         connections: Cell::new(0),
+        is_witness,
         log,
         node,
         links,
     });
     let passing = Rc::clone(&control);
     spawn_local(async move { passing.log.pass_on(wishes).await });
-    spawn_local(Rc::clone(&control).tell_time());
+    if !is_witness {
+        spawn_local(Rc::clone(&control).tell_time());
+    }
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     for (peer, queue) in queues.into_iter().enumerate() {
         spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
@@ -101,6 +108,8 @@ struct Control {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     greeting: Greeting,
+    /// This node only votes: the node, which has the items and the group, is told nothing.
+    is_witness: bool,
     log: Log,
     peers: Vec<Peer>,
     /// Tells accepted connections apart.
@@ -160,9 +169,17 @@ impl Control {
     }
 
     fn meet(&self, peer: usize, hello: &Hello, courier: &mut Courier) {
+        self.links.set_witness(peer, hello.is_witness);
         self.links.meet(peer, hello.incarnation);
+        if self.is_witness {
+            return;
+        }
+        let now = clock::now(&self.node);
+        if hello.is_witness {
+            return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
+        }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, clock::now(&self.node), courier);
+        self.node.meet(&member, &hello.succeeds, now, courier);
     }
 
     // The connection that this node dials.
@@ -212,7 +229,11 @@ impl Control {
     fn refused(&self, peer: usize, courier: &mut Courier) {
         let ended = self.peers[peer].ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
-        self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+        if !self.is_witness {
+            self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+        } else if has_ended {
+            self.log.membership().peer_dead(self.name(peer));
+        }
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
@@ -292,6 +313,10 @@ impl Control {
             }
         };
         if let Purpose::Data(position) = hello.purpose {
+            if self.is_witness {
+                let _ = handshake::refuse(&mut stream, "a witness holds no data").await;
+                return;
+            }
             self.links.meet(peer, hello.incarnation);
             match stream.into_std() {
                 Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
@@ -355,6 +380,7 @@ impl Control {
         for message in messages {
             match message {
                 Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
+                Message::Beat(_) | Message::View(_) if self.is_witness => {}
                 Message::Beat(_) | Message::View(_) => {
                     let now = clock::now(&self.node);
                     let heard = self.node.receive(life, message, now, courier);

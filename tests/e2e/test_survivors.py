@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import wire
 from cluster import new_group, ready
+from processes import running
 from waiting import wait_until
 
 TWO = ("n1", "n2")
@@ -15,6 +16,10 @@ TWO = ("n1", "n2")
 ALONE_MAX_S = 5.0
 # Suspicion and promises take 1.2 s with the default flags.
 STOPPED_S = 1.5
+# Suspicion, promises that run out, and perhaps another leader.
+WITNESSED_MAX_S = 2.0
+# Nothing is waited for, but perhaps another leader.
+KILLED_MAX_S = 0.9
 # A node that was started again is a member after about a second at most.
 WHOLE_MAX_S = 10.0
 
@@ -32,6 +37,10 @@ def held(node):
 def members(node):
     lines = wire.ask(node.port, b"stats replication\r\n").decode().split("\r\n")
     return next(line.split(" ")[2] for line in lines if line.startswith("STAT members "))
+
+
+def knows_witness(node):
+    return b"STAT peer:w:witness 1\r\n" in wire.ask(node.port, b"stats replication\r\n")
 
 
 def until_whole(nodes):
@@ -87,7 +96,8 @@ def test_of_two_none_goes_on_while_the_other_is_silent():
         for silent, other in nodes, reversed(nodes):
             silent.freeze()
             time.sleep(STOPPED_S)
-            with asked(other, b"get a\r\n") as reader, asked(other, b"set b 0 60 1\r\nx\r\n") as writer:
+            write = asked(other, b"set b 0 60 1\r\nx\r\n")
+            with asked(other, b"get a\r\n") as reader, write as writer:
                 assert_silent_for(reader, 0.5)
                 assert_silent_for(writer, 0.1)
                 silent.thaw()
@@ -129,3 +139,53 @@ def test_of_three_the_last_goes_on_however_the_others_die():
         first.restart()
         until_whole(nodes)
         assert held(first) == b"second alone"
+
+
+@contextmanager
+def two_and_a_witness():
+    first, second, witness = new_group(names=("n1", "n2", "w"), witness="w")
+    with running([witness]), ready([first, second]):
+        yield first, second, witness
+
+
+def test_with_a_witness_either_goes_on_when_the_other_is_silent():
+    with two_and_a_witness() as (first, second, _):
+        put(first, b"begun")
+        for silent, other in (first, second), (second, first):
+            silent.freeze()
+            since = time.monotonic()
+            put(other, b"without " + silent.name.encode())
+            assert time.monotonic() - since < WITNESSED_MAX_S
+            silent.thaw()
+            until_whole([first, second])
+            assert held(silent) == b"without " + silent.name.encode()
+
+
+def test_with_a_witness_either_goes_on_at_once_when_the_other_is_killed():
+    with two_and_a_witness() as (first, second, _):
+        put(first, b"begun")
+        for victim, survivor in (first, second), (second, first):
+            since = time.monotonic()
+            victim.kill9()
+            put(survivor, b"alone")
+            assert time.monotonic() - since < KILLED_MAX_S
+            victim.restart()
+            until_whole([first, second])
+            assert held(victim) == b"alone"
+
+
+def test_a_witness_that_dies_is_not_missed_and_comes_back():
+    with two_and_a_witness() as (first, second, witness):
+        put(first, b"begun")
+        witness.kill9()
+        put(first, b"without it")
+        # Both others are needed now, but for a proven death.
+        kill_and_go_on([second], first, b"alone")
+        until_whole([first, second])
+        witness.start()
+        wait_until(lambda: knows_witness(first), "the witness is met")
+        time.sleep(1)
+        second.freeze()
+        put(first, b"with it")
+        second.thaw()
+        until_whole([first, second])

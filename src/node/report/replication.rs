@@ -31,6 +31,10 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     }
     for peer in &status.peers {
         let name = &peer.name;
+        if peer.is_witness {
+            reply::stat(out, &format!("peer:{name}:witness"), 1);
+            continue;
+        }
         reply::stat(out, &format!("peer:{name}:up"), u8::from(peer.is_up));
         if let Some(rtt_ms) = peer.rtt_ms {
             reply::stat(out, &format!("peer:{name}:rtt_ms"), rtt_ms);

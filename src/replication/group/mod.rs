@@ -6,7 +6,7 @@
 mod next;
 mod peers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::next::Proposals;
@@ -105,6 +105,8 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
+    /// Whether it only votes; then nothing else is known of it here.
+    pub is_witness: bool,
     /// Whether it is heard and hears this node.
     pub is_up: bool,
     /// Milliseconds for a beat there and back.
@@ -119,6 +121,8 @@ pub struct Group<W> {
     options: GroupOptions,
     lease: Arc<Lease>,
     peers: Peers,
+    /// Names that only vote. Everybody else may become a member.
+    witnesses: BTreeSet<Box<str>>,
     view: View,
     /// The view before, in which lanes may still work.
     former: View,
@@ -155,6 +159,7 @@ impl<W> Group<W> {
         Self {
             lease,
             peers,
+            witnesses: BTreeSet::new(),
             view: View::default(),
             former: View::default(),
             flush_due: None,
@@ -196,6 +201,7 @@ impl<W> Group<W> {
             let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
             PeerStatus {
                 name: name.clone(),
+                is_witness: self.witnesses.contains(name),
                 is_up: life.is_some(),
                 rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
                 epoch: life
@@ -220,8 +226,22 @@ impl<W> Group<W> {
         now: Now,
         out: &mut O,
     ) -> Vec<Todo> {
+        self.witnesses.remove(&peer.name);
         self.peers.meet(peer, succeeds);
         self.beat_to(peer.incarnation, now, out);
+        self.review(now, out)
+    }
+
+    /// The peer of that name only votes: no view has it, and nobody waits for it.
+    pub fn meet_witness<O: Outside<W>>(
+        &mut self,
+        name: &str,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.witnesses.insert(name.into());
+        self.peers.met_witness(name, succeeds);
         self.review(now, out)
     }
 

@@ -294,7 +294,7 @@ impl<W> Group<W> {
                 members.push(Member { name: name.into(), incarnation: life });
             }
         }
-        let all_here = members.len() == self.options.peers.len() + 1;
+        let all_here = members.len() + self.witnesses.len() == self.options.peers.len() + 1;
         let waited = now.local.since(since) >= self.options.timing.boot_wait_ms;
         let lowest = self.up(now).into_iter().all(|life| {
             let name = self.peers.living().find(|(other, _)| *other == life).map(|(_, name)| name);
@@ -334,7 +334,10 @@ impl<W> Group<W> {
         let has_died =
             |name: &str| self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true);
         let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
-        if !others_dead || !peers.iter().all(|name| has_died(name)) || !self.proposals.could_read {
+        // A witness has no data that could be newer; with one that lives there is a majority.
+        let mut candidates = peers.iter().filter(|name| !self.witnesses.contains(*name));
+        let all_died = candidates.all(|name| has_died(name));
+        if !others_dead || !all_died || !self.proposals.could_read {
             return None;
         }
         let mut next = self.view.successor(false, "last man standing");
