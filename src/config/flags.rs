@@ -157,6 +157,10 @@ pub(super) struct Flags {
     /// `refused` connections for a second, or stop answering (`off`).
     #[arg(long, value_name = "WHAT", default_value = "refused", help_heading = "Group")]
     pub(super) last_man_standing: String,
+    /// What a node that reaches no other says to reads: nothing (`deny`), or what its own copy
+    /// holds, which may be old (`stale`): a session may be back that was deleted elsewhere.
+    #[arg(long, value_name = "WHAT", default_value = "deny", help_heading = "Group")]
+    pub(super) isolated_reads: String,
     /// A node that is silent for so long is left out.
     #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
     pub(super) suspect: u64,

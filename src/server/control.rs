@@ -21,15 +21,17 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
 use super::courier::{Courier, Letter, Links, Waiter};
+use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::membership;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -91,6 +93,17 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         node,
         links,
     });
+    if let Some(folder) = peers.state_dir.as_deref() {
+        match ctl::open(folder) {
+            Ok(listener) => {
+                let listening = Rc::clone(&control);
+                spawn_local(ctl::serve(listener, move |line| listening.obey(line)));
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
+            }
+        }
+    }
     let passing = Rc::clone(&control);
     spawn_local(async move { passing.log.pass_on(wishes).await });
     if !is_witness {
@@ -180,6 +193,41 @@ impl Control {
         }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
         self.node.meet(&member, &hello.succeeds, now, courier);
+    }
+
+    // What operators say.
+
+    fn obey(&self, line: &str) -> Result<String, String> {
+        let now = clock::now(&self.node);
+        match line {
+            "status" => Ok(self.status(now)),
+            "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
+            "force-solo" => {
+                let wait_ms = self.node.force_solo(now)?;
+                tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
+                Ok(format!("this node goes on alone in {wait_ms} ms\n"))
+            }
+            other => Err(format!("{other:?} is not known to this version")),
+        }
+    }
+
+    fn status(&self, now: Now) -> String {
+        let mut stats = Vec::new();
+        if self.is_witness {
+            stats.extend_from_slice(b"state witness\n");
+        } else {
+            self.node.report_replication(now, &mut stats);
+        }
+        let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
+        let membership::Status { role, term, leader, voters, founding, .. } =
+            self.log.membership().status();
+        let (leader, generation) =
+            (leader.as_deref().unwrap_or("-"), founding.map_or(0, |founding| founding.number));
+        let role = format!("{role:?}").to_lowercase();
+        let voters = voters.join(",");
+        format!(
+            "{text}log_role {role}\nlog_leader {leader}\nlog_voters {voters}\nlog_generation {generation}\nlog_term {term}\n"
+        )
     }
 
     // The connection that this node dials.

@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod control;
 mod courier;
+mod ctl;
 mod data;
 mod frames;
 mod handshake;
@@ -32,6 +33,7 @@ use tokio::runtime;
 use tokio::sync::Notify;
 
 use courier::{Courier, Ends, Links, Waiter};
+pub use ctl::ask;
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;

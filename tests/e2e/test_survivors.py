@@ -1,6 +1,5 @@
 """Who goes on when others die or fall silent, and that the group becomes whole again."""
 
-import socket
 import time
 from contextlib import contextmanager
 
@@ -8,45 +7,19 @@ import pytest
 import wire
 from cluster import new_group, ready
 from processes import running
+from survivors import STOPPED_S, TWO, asked, assert_silent_for, held, put, until_whole
 from waiting import wait_until
-
-TWO = ("n1", "n2")
 
 # The last one waits for a second of refused connections; the rest is for a busy machine.
 ALONE_MAX_S = 5.0
-# Suspicion and promises take 1.2 s with the default flags.
-STOPPED_S = 1.5
 # Suspicion, promises that run out, and perhaps another leader.
 WITNESSED_MAX_S = 2.0
 # Nothing is waited for, but perhaps another leader.
 KILLED_MAX_S = 0.9
-# A node that was started again is a member after about a second at most.
-WHOLE_MAX_S = 10.0
-
-
-def put(node, value):
-    answer = wire.ask(node.port, b"set a 0 60 %d\r\n%s\r\n" % (len(value), value))
-    assert answer == b"STORED\r\n", answer
-
-
-def held(node):
-    lines = wire.ask(node.port, b"get a\r\n").split(b"\r\n")
-    return lines[1] if len(lines) > 2 else None
-
-
-def members(node):
-    lines = wire.ask(node.port, b"stats replication\r\n").decode().split("\r\n")
-    return next(line.split(" ")[2] for line in lines if line.startswith("STAT members "))
 
 
 def knows_witness(node):
     return b"STAT peer:w:witness 1\r\n" in wire.ask(node.port, b"stats replication\r\n")
-
-
-def until_whole(nodes):
-    names = ",".join(node.name for node in nodes)
-    for node in nodes:
-        wait_until(lambda: members(node) == names, f"{node.name} knows {names}", WHOLE_MAX_S)
 
 
 def kill_and_go_on(victims, survivor, value):
@@ -61,22 +34,6 @@ def kill_and_go_on(victims, survivor, value):
     for victim in victims:
         victim.restart()
         assert held(victim) == value
-
-
-@contextmanager
-def asked(node, line):
-    """A client that has asked and waits for its answer."""
-    with socket.create_connection(("127.0.0.1", node.port), wire.ANSWER_DEADLINE_S) as client:
-        client.sendall(line)
-        yield client
-
-
-def assert_silent_for(client, silent_s):
-    deadline_s = client.gettimeout()
-    client.settimeout(silent_s)
-    with pytest.raises(TimeoutError):
-        raise AssertionError(f"an answer: {client.recv(100)!r}")
-    client.settimeout(deadline_s)
 
 
 @pytest.mark.parametrize("flags", [(), ("--tie-breaker", "n1")], ids=["equals", "tie-breaker"])

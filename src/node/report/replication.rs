@@ -44,11 +44,13 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
 }
 
 /// `member`: answers for itself. `fenced`: can't prove that it is current, and asks the others.
+/// `isolated`: the same, but answers reads from its own copy, as `--isolated-reads stale` allows.
 /// `joining`: is being filled, and asks the others. `waiting`: is in no view.
 fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
     let me = node.options.me.incarnation;
     match () {
         () if node.is_serving() && status.lease_left_ms.is_some() => "member",
+        () if status.is_isolated => "isolated",
         () if status.view.has_member(me) => "fenced",
         () if status.view.has_learner(me) => "joining",
         () => "waiting",

@@ -5,12 +5,14 @@
 
 mod next;
 mod peers;
+mod solo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::next::Proposals;
 use self::peers::Peers;
+use self::solo::Solo;
 use super::lane::Event;
 use super::lease::Lease;
 use super::message::{Announcement, Beat, FlushAll, Message};
@@ -36,6 +38,8 @@ pub struct GroupOptions {
     pub first_epoch: Epoch,
     /// Whether the last that is left may go on when all others are proven dead.
     pub last_man_standing: bool,
+    /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
+    pub isolated_reads: bool,
     /// Randomness for what must not be guessed.
     pub seed: u64,
     /// What must hold.
@@ -83,6 +87,8 @@ pub enum Todo {
     TakeTime(Millis),
     /// Move the cluster time by so many milliseconds.
     SlewTime(i64),
+    /// Tell people that reads are answered without a lease from now on, or no more.
+    Isolated(bool),
 }
 
 /// What `stats replication` tells.
@@ -92,6 +98,8 @@ pub struct GroupStatus {
     pub view: View,
     /// Milliseconds; `None` without a lease.
     pub lease_left_ms: Option<u64>,
+    /// Whether reads are answered without one.
+    pub is_isolated: bool,
     /// Views since the start, by cause.
     pub changes: BTreeMap<Box<str>, u64>,
     /// How often promises to others had to run out before a view could begin.
@@ -135,6 +143,7 @@ pub struct Group<W> {
     /// Lanes of this node that count a learner, as bits, in the present epoch.
     counted: BTreeMap<Incarnation, u32>,
     proposals: Proposals,
+    solo: Solo,
     flushes: Vec<Flush<W>>,
     flushes_asked: u64,
     beaten: Option<Millis>,
@@ -168,6 +177,7 @@ impl<W> Group<W> {
             settled: [Epoch(0); LANES],
             counted: BTreeMap::new(),
             proposals: Proposals::default(),
+            solo: Solo::default(),
             flushes: Vec::new(),
             flushes_asked: 0,
             beaten: None,
@@ -212,6 +222,7 @@ impl<W> Group<W> {
         GroupStatus {
             view: self.view.clone(),
             lease_left_ms: (now.local < until).then(|| until.since(now.local)),
+            is_isolated: self.solo.is_isolated,
             changes: self.changes.clone(),
             grant_waits: self.grant_waits,
             peers: peers.collect(),
@@ -456,6 +467,7 @@ impl<W> Group<W> {
             todo.push(Todo::Flush(self.view.epoch));
         }
         todo.extend(self.propose(now, out));
+        todo.extend(self.note_isolation(now));
         todo
     }
 

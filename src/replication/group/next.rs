@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::replication::view::{LINE_GAP, Line};
 use crate::version::Version;
 
 /// Between two views that flush. Each takes an epoch, of which there are not endlessly many.
@@ -67,6 +66,9 @@ impl Proposals {
 impl<W> Group<W> {
     pub(super) fn propose<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         if let Some(view) = self.last_man(now).filter(|view| self.may_offer(view, now)) {
+            return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
+        }
+        if let Some(view) = self.solo(now) {
             return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
         }
         let Some(next) = self.next_view(now) else {
@@ -340,13 +342,8 @@ impl<W> Group<W> {
         if !others_dead || !all_died || !self.proposals.could_read {
             return None;
         }
-        let mut next = self.view.successor(false, "last man standing");
-        next.epoch = Epoch(self.view.epoch.0 + LINE_GAP);
-        next.line = Line { number: self.view.line.number + 1, random: self.options.seed };
+        let mut next = self.alone("last man standing");
         next.dead = self.view.others(self.me()).collect();
-        next.members = vec![self.options.me.clone()];
-        next.learners.clear();
-        next.unsettled.clear();
         Some(next)
     }
 }
