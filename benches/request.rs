@@ -52,6 +52,7 @@ impl Bench {
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
+            isolated_reads: false,
             rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },

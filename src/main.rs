@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use rand::TryRng;
-use sessiond::server::Server;
+use sessiond::server::{self, Server};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -23,6 +23,9 @@ use process::PidFile;
 const EXIT_USAGE: u8 = 64;
 const EXIT_NO_USER: u8 = 67;
 const EXIT_START: u8 = 71;
+
+/// A node that runs does not do what it was told.
+const EXIT_REFUSED: u8 = 1;
 
 /// What memcached's test suite, and whoever copied from it, calls the file of the ports.
 const PORT_FILE: &str = "MEMCACHED_PORT_FILENAME";
@@ -53,6 +56,10 @@ fn obey(command: Command) -> Result<(), Failure> {
         Command::Print(text) => std::io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| Failure(format!("cannot print: {error}"), EXIT_START)),
+        Command::Tell { state_dir, line } => {
+            let answer = server::ask(&state_dir, line);
+            obey(Command::Print(answer.map_err(|why| Failure(why, EXIT_REFUSED))?))
+        }
         Command::Run(launch) => run(*launch),
     }
 }
@@ -60,15 +67,15 @@ fn obey(command: Command) -> Result<(), Failure> {
 /// The order matters: limits while root, sockets as the user that will own them and before the
 /// terminal is gone, threads and locked memory in the process that stays.
 fn run(launch: Launch) -> Result<(), Failure> {
-    let Launch { mut server, process, verbosity, warnings } = launch;
+    let Launch { server: mut options, process, verbosity, warnings } = launch;
     start_log(verbosity);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     process::raise_limits(&process);
     process::assume_user(&process)?;
-    server.port_file = std::env::var_os(PORT_FILE).map(Into::into);
-    let server = Server::bind(server).map_err(no_start)?;
+    options.port_file = std::env::var_os(PORT_FILE).map(Into::into);
+    let server = Server::bind(options).map_err(no_start)?;
     process::detach(&process)?;
     process::lock_memory(&process);
     let _pid_file = PidFile::write(&process);

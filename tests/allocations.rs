@@ -50,6 +50,7 @@ impl Single {
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
+            isolated_reads: false,
             rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory, workers: 1, ..Settings::default() },

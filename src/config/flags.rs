@@ -149,10 +149,18 @@ pub(super) struct Flags {
     /// Only this node votes: for groups of two, where it may go on alone.
     #[arg(long, value_name = "NAME", help_heading = "Group")]
     pub(super) tie_breaker: Option<String>,
+    /// This node only votes: it holds no data and serves no clients. A third one for groups of
+    /// two, so that either goes on when the other is silent.
+    #[arg(long, help_heading = "Group")]
+    pub(super) witness: bool,
     /// What the last node does when all others are certainly dead: go on once their ports have
     /// `refused` connections for a second, or stop answering (`off`).
     #[arg(long, value_name = "WHAT", default_value = "refused", help_heading = "Group")]
     pub(super) last_man_standing: String,
+    /// What a node that reaches no other says to reads: nothing (`deny`), or what its own copy
+    /// holds, which may be old (`stale`): a session may be back that was deleted elsewhere.
+    #[arg(long, value_name = "WHAT", default_value = "deny", help_heading = "Group")]
+    pub(super) isolated_reads: String,
     /// A node that is silent for so long is left out.
     #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
     pub(super) suspect: u64,

@@ -7,16 +7,19 @@ use sessiond::server::PeerOptions;
 
 use super::flags::Flags;
 
-/// The other nodes.
+/// The other nodes; by default there are none.
+#[derive(Default)]
 pub(super) struct Group {
     /// Their names, in order.
     pub(super) names: Vec<Box<str>>,
     /// How they meet.
-    pub(super) options: PeerOptions,
+    pub(super) options: Option<PeerOptions>,
     /// How soon the silent are suspected, and what follows from that.
     pub(super) timing: Timing,
     /// Whether the last that is left may go on.
     pub(super) last_man_standing: bool,
+    /// Whether a node that reaches no other answers reads.
+    pub(super) isolated_reads: bool,
 }
 
 /// At most this many nodes hold full copies of each other.
@@ -37,6 +40,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
             ("--peer-listen", flags.peer_listen.is_some()),
             ("--state-dir", flags.state_dir.is_some()),
             ("--tie-breaker", flags.tie_breaker.is_some()),
+            ("--witness", flags.witness),
         ];
         return match needs_peers.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(None),
@@ -67,9 +71,15 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         addresses,
         voters: voters(flags, me, &names)?,
         state_dir: flags.state_dir.as_deref().map(super::absolute),
+        is_witness: flags.witness,
     };
-    let (timing, last_man_standing) = (timing(flags)?, last_man_standing(flags)?);
-    Ok(Some(Group { names, options, timing, last_man_standing }))
+    Ok(Some(Group {
+        names,
+        options: Some(options),
+        timing: timing(flags)?,
+        last_man_standing: last_man_standing(flags)?,
+        isolated_reads: isolated_reads(flags)?,
+    }))
 }
 
 /// All, or the one that breaks ties.
@@ -78,6 +88,9 @@ fn voters(flags: &Flags, me: &str, others: &[Box<str>]) -> Result<Vec<Box<str>>,
     all.push(me.into());
     all.sort();
     match &flags.tie_breaker {
+        Some(_) if flags.witness => {
+            Err("--witness: with --tie-breaker only that node votes; leave one of them out".into())
+        }
         None => Ok(all),
         Some(name) if all.iter().any(|other| **other == **name) => Ok(vec![name.as_str().into()]),
         Some(name) => Err(format!("--tie-breaker {name}: no node of --peers has that name")),
@@ -103,6 +116,14 @@ fn last_man_standing(flags: &Flags) -> Result<bool, String> {
         "refused" => Ok(true),
         "off" => Ok(false),
         other => Err(format!("--last-man-standing {other}: expected refused or off")),
+    }
+}
+
+fn isolated_reads(flags: &Flags) -> Result<bool, String> {
+    match flags.isolated_reads.as_str() {
+        "deny" => Ok(false),
+        "stale" => Ok(true),
+        other => Err(format!("--isolated-reads {other}: expected deny or stale")),
     }
 }
 

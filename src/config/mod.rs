@@ -3,6 +3,7 @@
 //! Nobody imports this but `main`.
 
 mod addresses;
+mod ctl;
 mod extended;
 mod flags;
 mod group;
@@ -13,19 +14,20 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use sessiond::node;
 use sessiond::protocol::reply;
-use sessiond::replication::{Incarnation, Member, Rules, Timing};
+use sessiond::replication::{Incarnation, Member, Rules};
 use sessiond::server::{self, Listen};
 use sessiond::settings::{Protocol, Settings, Tuning};
 
 use crate::process;
 use flags::Flags;
-use group::Group;
 
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Print this and exit.
     Print(String),
+    /// Say this to the node that runs with that state directory.
+    Tell { state_dir: PathBuf, line: &'static str },
     /// Run a server.
     Run(Box<Launch>),
 }
@@ -72,6 +74,9 @@ pub(crate) fn parse(
     random: [u64; 2],
 ) -> Result<Command, String> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|word| word == "ctl") {
+        return ctl::parse(&arguments[1..]);
+    }
     let as_memcached = arguments
         .first()
         .and_then(|program| Path::new(program).file_name())
@@ -102,20 +107,16 @@ impl Flags {
         let mut warnings = Vec::new();
         let settings = self.settings(&mut warnings)?;
         let listen = self.listens(as_memcached, &settings, &mut warnings)?;
-        let (names, peers, timing, last_man_standing) = match group::group(&self)? {
-            Some(Group { names, options, timing, last_man_standing }) => {
-                (names, Some(options), timing, last_man_standing)
-            }
-            None => (Vec::new(), None, Timing::default(), false),
-        };
+        let group = group::group(&self)?.unwrap_or_default();
         let me = self.node_name.clone().unwrap_or_else(|| "single".into());
         let process = self.process(&settings);
         let node = node::Options {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
-            peers: names,
+            peers: group.names,
             succeeds: Vec::new(),
-            timing,
-            last_man_standing,
+            timing: group.timing,
+            last_man_standing: group.last_man_standing,
+            isolated_reads: group.isolated_reads,
             rules: Rules::default(),
             seed: random[1],
             settings,
@@ -124,7 +125,7 @@ impl Flags {
             node,
             listen,
             port_file: None,
-            peers,
+            peers: group.options,
             write_timeout_ms: self.write_timeout,
             hold_timeout_ms: self.hold_timeout,
         };
@@ -236,10 +237,10 @@ impl Flags {
         settings: &Settings,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Listen>, String> {
-        if let Some(path) = &settings.socket {
+        if let Some(path) = settings.socket.as_ref().filter(|_| !self.witness) {
             return Ok(vec![Listen::Unix { path: path.clone(), mode: settings.socket_mode }]);
         }
-        if self.port == 0 {
+        if self.port == 0 || self.witness {
             return Ok(Vec::new());
         }
         if !self.listen.is_empty() {

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
+use sessiond::replication::Timing;
+
 use super::*;
 
 fn launch(line: &str) -> Result<Launch, String> {
     match parse(line.split_whitespace().map(OsString::from), [1, 2])? {
         Command::Run(launch) => Ok(*launch),
         Command::Print(text) => Err(text),
+        Command::Tell { line, .. } => Err(line.into()),
     }
 }
 
@@ -117,6 +120,8 @@ fn all_nodes_vote_or_the_one_that_breaks_ties() {
     assert_eq!(options("--tie-breaker b").peers.unwrap().voters, ["b".into()]);
     assert!(options("").node.last_man_standing);
     assert!(!options("--last-man-standing off").node.last_man_standing);
+    assert!(!options("").node.isolated_reads);
+    assert!(options("--isolated-reads stale").node.isolated_reads);
 }
 
 #[test]

@@ -119,6 +119,15 @@ impl Seat {
         (voters.map(|(id, name)| (*id, name.clone())).collect(), all)
     }
 
+    /// Whether it is agreed that this node has no seat any more.
+    pub(super) fn is_left_out(&self) -> bool {
+        let metrics = self.metrics.borrow();
+        let seats = &metrics.membership_config;
+        let is_agreed = seats.log_id().is_some_and(|at| metrics.last_applied >= Some(at));
+        let is_last = seats.membership().get_joint_config().len() == 1;
+        is_agreed && is_last && !seats.membership().nodes().any(|(id, _)| *id == self.binding.id)
+    }
+
     /// Whether a change of the seats is under way, or was left half done.
     pub(super) fn is_joint(&self) -> bool {
         self.metrics.borrow().membership_config.membership().get_joint_config().len() > 1

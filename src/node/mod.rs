@@ -67,6 +67,8 @@ pub struct Options {
     pub timing: Timing,
     /// Whether the last that is left may go on when all others are proven dead.
     pub last_man_standing: bool,
+    /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
+    pub isolated_reads: bool,
     /// What must hold between nodes.
     pub rules: Rules,
     /// Randomness of this life.
@@ -145,6 +147,7 @@ impl<W> Node<W> {
             timing: options.timing,
             first_epoch: first_epoch(now.wall_s),
             last_man_standing: options.last_man_standing,
+            isolated_reads: options.isolated_reads,
             seed: options.seed,
             rules: options.rules,
         };
@@ -283,11 +286,29 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// The peer of that name only votes; these former lives of it are over.
+    pub fn meet_witness<O: Outside<W>>(
+        &self,
+        name: &str,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) {
+        let todo = self.group.lock().meet_witness(name, succeeds, now, out);
+        self.work_off(todo, now, out);
+    }
+
     /// Nobody listens at a peer's address; `has_ended`: after its process had closed its
     /// connection.
     pub fn refused<O: Outside<W>>(&self, name: &str, has_ended: bool, now: Now, out: &mut O) {
         let todo = self.group.lock().refused(name, has_ended, now, out);
         self.work_off(todo, now, out);
+    }
+
+    /// An operator says that all others are dead. Returns after how many milliseconds this node
+    /// goes on alone; or why not.
+    pub fn force_solo(&self, now: Now) -> Result<u64, String> {
+        self.group.lock().force_solo(now)
     }
 
     /// The log has agreed on a view.
@@ -424,6 +445,12 @@ impl<W> Node<W> {
                 Todo::SlewTime(ms) => {
                     self.offset_ms.fetch_add(ms.cast_unsigned(), Ordering::Relaxed);
                 }
+                Todo::Isolated(true) => {
+                    tracing::warn!(
+                        "no other node is reached: reads show this one's copy, which may be old"
+                    );
+                }
+                Todo::Isolated(false) => tracing::warn!("reads show nothing old any more"),
                 Todo::Log(wish) => out.ask_log(wish),
                 Todo::Install(view) => {
                     self.announce(&view);

@@ -55,6 +55,7 @@ impl Single {
             succeeds: Vec::new(),
             timing: crate::replication::Timing::default(),
             last_man_standing: true,
+            isolated_reads: false,
             rules: crate::replication::Rules::default(),
             seed: 9,
             settings: Settings { memory: 8 << 20, workers: 1, ..settings },

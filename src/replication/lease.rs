@@ -3,14 +3,19 @@
 //! The group writes it, whoever answers reads it: after the value, because a pause between the two
 //! would make the proof older than what it proves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::time::Millis;
 use crate::version::Epoch;
 
-/// One word per view that lanes may work in: the present one and the one before.
+/// See the module.
 #[derive(Debug, Default)]
-pub struct Lease([AtomicU64; 2]);
+pub struct Lease {
+    /// One word per view that lanes may work in: the present one and the one before.
+    words: [AtomicU64; 2],
+    /// Operators want reads answered now although nothing proves them.
+    is_isolated: AtomicBool,
+}
 
 /// The upper bits of a word are the epoch, so that it never vouches for another view.
 const EPOCH_SHIFT: u32 = 41;
@@ -21,12 +26,12 @@ impl Lease {
     pub(super) fn set(&self, epoch: Epoch, until: Option<Millis>) {
         let until = until.map_or(0, |until| until.0.min(UNTIL_MAX));
         let word = u64::from(epoch.0) << EPOCH_SHIFT | until;
-        self.0[epoch.0 as usize % 2].store(word, Ordering::Release);
+        self.words[epoch.0 as usize % 2].store(word, Ordering::Release);
     }
 
     /// Until when, 0 for not at all.
     pub(super) fn until(&self, epoch: Epoch) -> Millis {
-        let word = self.0[epoch.0 as usize % 2].load(Ordering::Acquire);
+        let word = self.words[epoch.0 as usize % 2].load(Ordering::Acquire);
         let is_of_epoch = word >> EPOCH_SHIFT == u64::from(epoch.0);
         Millis(if is_of_epoch { word & UNTIL_MAX } else { 0 })
     }
@@ -34,6 +39,16 @@ impl Lease {
     /// Whether a value that was read before `now` was current then.
     pub(super) fn holds(&self, epoch: Epoch, now: Millis) -> bool {
         now < self.until(epoch)
+    }
+
+    /// From now on reads are answered without proof, or no more.
+    pub(super) fn set_isolated(&self, is_isolated: bool) {
+        self.is_isolated.store(is_isolated, Ordering::Release);
+    }
+
+    /// Whether to answer a read all the same that `holds` does not vouch for.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.is_isolated.load(Ordering::Acquire)
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Hello {
     pub item_max: u64,
     /// Former lives of it that are certainly over, as its state directory tells.
     pub succeeds: Vec<Incarnation>,
+    /// It only votes, and holds no data.
+    pub is_witness: bool,
     /// What the connection is for.
     pub purpose: Purpose,
 }

@@ -1,6 +1,9 @@
 //! The control connections: beats, views and the log, on a thread where nothing else can hold them
 //! up. What is said while there is no connection is lost.
 //!
+//! A witness has nothing but these, and on them nothing but the log: no beat comes from it or goes
+//! to it, so that to the group it is nobody.
+//!
 //! Each side dials, and speaks on the connection that it dialed. Whether a peer is up is not
 //! decided here: the group tells it from beats. Here is only seen whether its process is there.
 
@@ -18,15 +21,17 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
 use super::courier::{Courier, Letter, Links, Waiter};
+use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::membership;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -78,17 +83,32 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
+    let is_witness = peers.is_witness;
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
         connections: Cell::new(0),
+        is_witness,
         log,
         node,
         links,
     });
+    if let Some(folder) = peers.state_dir.as_deref() {
+        match ctl::open(folder) {
+            Ok(listener) => {
+                let listening = Rc::clone(&control);
+                spawn_local(ctl::serve(listener, move |line| listening.obey(line)));
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
+            }
+        }
+    }
     let passing = Rc::clone(&control);
     spawn_local(async move { passing.log.pass_on(wishes).await });
-    spawn_local(Rc::clone(&control).tell_time());
+    if !is_witness {
+        spawn_local(Rc::clone(&control).tell_time());
+    }
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     for (peer, queue) in queues.into_iter().enumerate() {
         spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
@@ -101,6 +121,8 @@ struct Control {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     greeting: Greeting,
+    /// This node only votes: the node, which has the items and the group, is told nothing.
+    is_witness: bool,
     log: Log,
     peers: Vec<Peer>,
     /// Tells accepted connections apart.
@@ -160,9 +182,52 @@ impl Control {
     }
 
     fn meet(&self, peer: usize, hello: &Hello, courier: &mut Courier) {
+        self.links.set_witness(peer, hello.is_witness);
         self.links.meet(peer, hello.incarnation);
+        if self.is_witness {
+            return;
+        }
+        let now = clock::now(&self.node);
+        if hello.is_witness {
+            return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
+        }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, clock::now(&self.node), courier);
+        self.node.meet(&member, &hello.succeeds, now, courier);
+    }
+
+    // What operators say.
+
+    fn obey(&self, line: &str) -> Result<String, String> {
+        let now = clock::now(&self.node);
+        match line {
+            "status" => Ok(self.status(now)),
+            "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
+            "force-solo" => {
+                let wait_ms = self.node.force_solo(now)?;
+                tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
+                Ok(format!("this node goes on alone in {wait_ms} ms\n"))
+            }
+            other => Err(format!("{other:?} is not known to this version")),
+        }
+    }
+
+    fn status(&self, now: Now) -> String {
+        let mut stats = Vec::new();
+        if self.is_witness {
+            stats.extend_from_slice(b"state witness\n");
+        } else {
+            self.node.report_replication(now, &mut stats);
+        }
+        let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
+        let membership::Status { role, term, leader, voters, founding, .. } =
+            self.log.membership().status();
+        let (leader, generation) =
+            (leader.as_deref().unwrap_or("-"), founding.map_or(0, |founding| founding.number));
+        let role = format!("{role:?}").to_lowercase();
+        let voters = voters.join(",");
+        format!(
+            "{text}log_role {role}\nlog_leader {leader}\nlog_voters {voters}\nlog_generation {generation}\nlog_term {term}\n"
+        )
     }
 
     // The connection that this node dials.
@@ -212,7 +277,11 @@ impl Control {
     fn refused(&self, peer: usize, courier: &mut Courier) {
         let ended = self.peers[peer].ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
-        self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+        if !self.is_witness {
+            self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+        } else if has_ended {
+            self.log.membership().peer_dead(self.name(peer));
+        }
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
@@ -292,6 +361,10 @@ impl Control {
             }
         };
         if let Purpose::Data(position) = hello.purpose {
+            if self.is_witness {
+                let _ = handshake::refuse(&mut stream, "a witness holds no data").await;
+                return;
+            }
             self.links.meet(peer, hello.incarnation);
             match stream.into_std() {
                 Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
@@ -355,6 +428,7 @@ impl Control {
         for message in messages {
             match message {
                 Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
+                Message::Beat(_) | Message::View(_) if self.is_witness => {}
                 Message::Beat(_) | Message::View(_) => {
                     let now = clock::now(&self.node);
                     let heard = self.node.receive(life, message, now, courier);

@@ -4,7 +4,7 @@
 //! the queues, by the tasks that empty them at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot};
@@ -33,6 +33,8 @@ struct Link {
     name: Box<str>,
     /// The newest life that was met; 0 before.
     life: AtomicU64,
+    /// That life only votes: there is no data to send it.
+    is_witness: AtomicBool,
     control: Way,
     data: Way,
 }
@@ -66,7 +68,13 @@ impl Links {
         let mut peers = Vec::new();
         for name in names {
             let (control, data) = (way(&mut control), way(&mut data));
-            peers.push(Link { name: name.clone(), life: AtomicU64::new(0), control, data });
+            peers.push(Link {
+                name: name.clone(),
+                life: AtomicU64::new(0),
+                is_witness: AtomicBool::new(false),
+                control,
+                data,
+            });
         }
         (Self { peers, log }, Ends { control, data, wishes })
     }
@@ -78,6 +86,16 @@ impl Links {
             control.wake.notify_one();
             data.wake.notify_one();
         }
+    }
+
+    /// Its present life only votes, or holds data.
+    pub(crate) fn set_witness(&self, peer: usize, is_witness: bool) {
+        self.peers[peer].is_witness.store(is_witness, Ordering::Release);
+    }
+
+    /// Whether its present life only votes, as far as known.
+    pub(crate) fn is_witness(&self, peer: usize) -> bool {
+        self.peers[peer].is_witness.load(Ordering::Acquire)
     }
 
     /// Whether that is its present life, as far as known.

@@ -351,6 +351,11 @@ impl Dialer {
                 };
                 self.meanwhile(pause).await;
             }
+            // It has nothing to hear here; a life of it that has would be met.
+            while data.links.is_witness(self.peer) {
+                let peer = self.peer;
+                self.meanwhile(data.links.data_woken(peer)).await;
+            }
         }
     }
 

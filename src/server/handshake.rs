@@ -29,6 +29,7 @@ const FRAME_BESIDE: usize = 1 << 20;
 pub(super) struct Greeting {
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
+    is_witness: bool,
 }
 
 /// Why two nodes do not get together.
@@ -62,7 +63,7 @@ impl From<io::Error> for NoLink {
 
 impl Greeting {
     pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
-        Self { cluster: peers.cluster.clone(), node }
+        Self { cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -81,6 +82,7 @@ impl Greeting {
             nodes: self.nodes(),
             item_max: options.settings.item_max as u64,
             succeeds: options.succeeds.clone(),
+            is_witness: self.is_witness,
             purpose,
         }
     }
@@ -104,7 +106,8 @@ impl Greeting {
         if hello.cluster != self.cluster {
             return Err(format!("it is of cluster {:?}, not {:?}", hello.cluster, self.cluster));
         }
-        if hello.item_max != options.settings.item_max as u64 {
+        let both_have_items = !(self.is_witness || hello.is_witness);
+        if both_have_items && hello.item_max != options.settings.item_max as u64 {
             let (its, ours) = (hello.item_max, options.settings.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
@@ -176,6 +179,11 @@ pub(super) async fn welcome(
     purpose: Purpose,
 ) -> io::Result<()> {
     say(stream, &Message::HelloOk(greeting.hello(purpose))).await
+}
+
+/// Tells whoever was heard why it is not welcome.
+pub(super) async fn refuse(stream: &mut TcpStream, why: &str) -> io::Result<()> {
+    say(stream, &Message::Refuse(why.into())).await
 }
 
 async fn say(stream: &mut TcpStream, message: &Message) -> io::Result<()> {

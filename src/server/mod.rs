@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod control;
 mod courier;
+mod ctl;
 mod data;
 mod frames;
 mod handshake;
@@ -32,6 +33,7 @@ use tokio::runtime;
 use tokio::sync::Notify;
 
 use courier::{Courier, Ends, Links, Waiter};
+pub use ctl::ask;
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
@@ -73,6 +75,8 @@ pub struct PeerOptions {
     pub voters: Vec<Box<str>>,
     /// Where this node keeps what it must not forget about its group.
     pub state_dir: Option<PathBuf>,
+    /// This node only votes: it has no data and no clients.
+    pub is_witness: bool,
 }
 
 /// Why a server did not start.
@@ -211,6 +215,7 @@ impl Server {
             write_timeout_ms: options.write_timeout_ms,
             hold_timeout_ms: options.hold_timeout_ms,
         });
+        let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         match (options.peers.clone(), peer_socket) {
             (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
             _ => {
@@ -221,7 +226,9 @@ impl Server {
             }
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
-        start_workers(&options, bound, &shared)?;
+        if !is_witness {
+            start_workers(&options, bound, &shared)?;
+        }
         runtime.block_on(shared.until_stop(&mut signals));
         Ok(())
     }
@@ -241,6 +248,7 @@ fn start_links(
     links: Arc<Links>,
     ends: Ends,
 ) -> Result<(), StartError> {
+    let is_witness = peers.is_witness;
     let (sender, visitors) = data::visitors();
     let group = data::Group {
         peers: peers.clone(),
@@ -252,7 +260,7 @@ fn start_links(
     let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
     // First, so that whoever is dialed from here finds this node's port open.
     control::start(setup)?;
-    data::start(of_data, group)
+    if is_witness { Ok(()) } else { data::start(of_data, group) }
 }
 
 fn new_node(options: &Options) -> Node<Waiter> {

@@ -19,6 +19,7 @@ struct LogOutside {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     led: Arc<Notify>,
+    is_witness: bool,
 }
 
 impl membership::Outside for LogOutside {
@@ -28,6 +29,9 @@ impl membership::Outside for LogOutside {
 
     fn agreed(&self, value: Bytes) {
         match decode_view(&value) {
+            Some(view) if self.is_witness => {
+                tracing::info!(epoch = view.epoch.0, cause = %view.cause, "view");
+            }
             Some(view) => {
                 let mut courier = Courier::new(Arc::clone(&self.links));
                 self.node.agreed(view, clock::now(&self.node), &mut courier);
@@ -75,7 +79,8 @@ pub(super) async fn start(
         seed: seed.rotate_left(32) ^ me.incarnation.0,
     };
     let led = Arc::new(Notify::new());
-    let outside = LogOutside { node, links, led: Arc::clone(&led) };
+    let is_witness = peers.is_witness;
+    let outside = LogOutside { node, links, led: Arc::clone(&led), is_witness };
     let membership = Membership::start(options, follows, Arc::new(outside)).await?;
     Ok(Log { membership, led })
 }

@@ -61,6 +61,13 @@ class Node(Program):
             return b""
 
 
+class Witness(Program):
+    """One sessiond that only votes."""
+
+    def __init__(self, name, group_flags):
+        super().__init__(name, [BINARY, "-v", "--witness", *group_flags])
+
+
 @contextmanager
 def single_node():
     """A node that was told of no peers."""
@@ -83,18 +90,17 @@ def ready(nodes):
         yield nodes
 
 
-def new_group(more_flags=()):
-    """The three nodes of a group, not started."""
-    names = ["n1", "n2", "n3"]
+def new_group(more_flags=(), names=("n1", "n2", "n3"), witness=None):
+    """The nodes of a group, not started. One of them may be a witness."""
     peer_addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
-    # It goes when the nodes do.
     folder = tempfile.TemporaryDirectory(prefix="sessiond-e2e-")
     nodes = []
     for name in names:
         state = ["--state-dir", os.path.join(folder.name, name)]
-        node = Node(name, group_flags=[*_group_flags(name, peer_addresses), *state, *more_flags])
-        node.state_folder = folder
-        nodes.append(node)
+        flags = [*_group_flags(name, peer_addresses), *state, *more_flags]
+        nodes.append(Witness(name, flags) if name == witness else Node(name, group_flags=flags))
+        # It goes when the nodes do.
+        nodes[-1].state_folder = folder
     return nodes
 
 

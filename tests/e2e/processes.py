@@ -53,6 +53,13 @@ class Program:
         self._process.kill()
         self._process.wait(STOP_DEADLINE_S)
 
+    def freeze(self):
+        """Says nothing more, and its connections stay open: as a host that hangs."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self, stop_signal=signal.SIGTERM):
         """Asks it to stop and returns its exit code."""
         self._process.send_signal(stop_signal)
@@ -62,6 +69,7 @@ class Program:
         """Whatever it takes; asked first, so that a program that started others can end them."""
         if not self.is_running():
             return
+        self.thaw()
         try:
             self.stop()
         except TimeoutError:

@@ -55,6 +55,7 @@ fn node() -> (Node<()>, Now) {
         succeeds: Vec::new(),
         timing: sessiond::replication::Timing::default(),
         last_man_standing: true,
+        isolated_reads: false,
         rules: sessiond::replication::Rules::default(),
         seed: 1,
         settings: Settings {

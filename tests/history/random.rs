@@ -66,6 +66,7 @@ impl Store {
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
+            isolated_reads: false,
             rules: sessiond::replication::Rules::default(),
             seed,
             settings: Settings { memory: 8 << 20, workers: 1, ..Settings::default() },

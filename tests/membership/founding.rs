@@ -1,6 +1,7 @@
 //! How groups begin: once.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -175,4 +176,56 @@ async fn who_surrenders_comes_back_to_the_majority() {
     group.until_all_vote().await;
     group.agree("c", 1, 2).await;
     group.until_told(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_either_goes_on_alone_again_and_again() {
+    let mut group = Group::new("a b", 17).on_disk();
+    group.start("a").await;
+    group.start("b").await;
+    group.until_all_vote().await;
+    let mut last = 0;
+    for (survivor, other) in [("a", "b"), ("b", "a"), ("b", "a"), ("a", "b")] {
+        group.agree(survivor, last, last + 1).await;
+        group.until_told(last + 1).await;
+        group.kill(other).await;
+        group.node(survivor).found_generation(value(last + 1, last + 2));
+        group.agree(survivor, last + 2, last + 3).await;
+        last += 3;
+        group.start(other).await;
+        group.until_all_vote().await;
+        group.until_told(last).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_vote_goes_on_alone_and_gives_the_vote_back() {
+    for seed in 30..40 {
+        let mut group = Group::new("a", seed).on_disk();
+        group.start("a").await;
+        group.start("b").await;
+        group.until("known", |group| group.node("b").status().leader.is_some()).await;
+        let mut last = 0;
+        for round in 1..4 {
+            group.agree("a", last, 10 * round).await;
+            group.kill("a").await;
+            group.node("b").found_generation(value(10 * round, 10 * round + 1));
+            group.agree("b", 10 * round + 1, 10 * round + 2).await;
+            group.start("a").await;
+            last = 10 * round + 2;
+            group
+                .until("voted by a again", |group| {
+                    let (a, b) = (group.node("a").status(), group.node("b").status());
+                    let is_led = |leader: Option<Box<str>>| leader.as_deref() == Some("a");
+                    is_led(a.leader) && is_led(b.leader) && b.founding.is_none()
+                })
+                .await;
+            group.until("told", |group| group.told("a").last() == Some(&last)).await;
+        }
+        // Now a has forgotten everything, and only it votes.
+        group.kill("a").await;
+        fs::remove_file(group.file("a")).unwrap();
+        group.start("a").await;
+        group.until("founded anew", |group| group.leader().as_deref() == Some("a")).await;
+    }
 }

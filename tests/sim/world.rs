@@ -218,6 +218,7 @@ impl World {
             succeeds: self.former[slot].clone(),
             timing: Timing::default(),
             last_man_standing: true,
+            isolated_reads: false,
             rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
             settings: Settings {

@@ -31,6 +31,10 @@ impl Agent {
         if self.unseated.is_some() {
             return;
         }
+        if self.is_left_out() {
+            tracing::info!("this node votes no more, and gives up its place in the log");
+            return self.forget().await;
+        }
         // Elections take a moment.
         let led = self.own_leader().is_some() || !self.is_late();
         let stand = self.seat.as_ref().map(|seat| Stand { led, ..seat.stand() });
@@ -48,6 +52,12 @@ impl Agent {
             Some(stand) if stand.binding.founder == self.circle.me => self.ask_all().await,
             Some(stand) => self.gather(Some(stand.binding)).await,
         }
+    }
+
+    /// Whether those who vote now have agreed that this node does not. Its place would only keep
+    /// others from founding when these have lost theirs.
+    fn is_left_out(&self) -> bool {
+        !self.circle.am_voter() && self.seat.as_ref().is_some_and(Seat::is_left_out)
     }
 
     /// Founds, when it is this node's turn.
@@ -170,8 +180,7 @@ impl Agent {
             return tracing::error!(bytes = value.len(), "a value to found with is too long");
         }
         let mine = self.seat.as_ref().map_or(0, |seat| seat.binding.founding.number);
-        let heard = self.circle.better(None).map_or(0, |(founding, _)| founding.number);
-        let number = mine.max(heard) + 1;
+        let number = mine.max(self.newest_heard) + 1;
         let founding = Founding { number, random: self.random.next_u64() };
         tracing::warn!(number, "founding a new generation of the group, alone");
         let (founder, id) = (self.circle.me.clone(), self.random.next_u64());

@@ -58,6 +58,9 @@ pub(super) struct Agent {
     random: StdRng,
     ticks: u64,
     founded: Option<Founded>,
+    /// The number of the newest founding that peers were ever part of: those who vote may be gone
+    /// when this node, which perhaps does not, has to found a later one.
+    newest_heard: u32,
     /// Since when a majority of the voters has been there.
     gathered_at: Option<Instant>,
     /// Since when the log has not come into being, or has nobody who leads.
@@ -99,6 +102,7 @@ impl Agent {
             random: StdRng::seed_from_u64(options.seed),
             ticks: 0,
             founded: None,
+            newest_heard: 0,
             gathered_at: None,
             leaderless_at: None,
             heard_at: None,
@@ -194,6 +198,8 @@ impl Agent {
         };
         match frame {
             Frame::Greeting(greeting) => {
+                let heard = greeting.place.map_or(0, |(founding, _)| founding.number);
+                self.newest_heard = self.newest_heard.max(heard);
                 self.peer(&from, |peer| peer.greeting = Some(greeting));
                 self.consider().await;
             }

@@ -51,6 +51,13 @@ impl<W, H> Context<'_, W, H> {
     }
 }
 
+impl<W> Node<W> {
+    /// `stats replication` without a client.
+    pub fn report_replication(&self, now: Now, out: &mut Vec<u8>) {
+        replication::write(self, now, out);
+    }
+}
+
 fn reset<W>(node: &Node<W>) {
     node.counters.iter().for_each(|counters| counters.reset());
     node.shards.iter().for_each(|shard| shard.lock().store().reset_counts());

@@ -31,6 +31,10 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     }
     for peer in &status.peers {
         let name = &peer.name;
+        if peer.is_witness {
+            reply::stat(out, &format!("peer:{name}:witness"), 1);
+            continue;
+        }
         reply::stat(out, &format!("peer:{name}:up"), u8::from(peer.is_up));
         if let Some(rtt_ms) = peer.rtt_ms {
             reply::stat(out, &format!("peer:{name}:rtt_ms"), rtt_ms);
@@ -40,11 +44,13 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
 }
 
 /// `member`: answers for itself. `fenced`: can't prove that it is current, and asks the others.
+/// `isolated`: the same, but answers reads from its own copy, as `--isolated-reads stale` allows.
 /// `joining`: is being filled, and asks the others. `waiting`: is in no view.
 fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
     let me = node.options.me.incarnation;
     match () {
         () if node.is_serving() && status.lease_left_ms.is_some() => "member",
+        () if status.is_isolated => "isolated",
         () if status.view.has_member(me) => "fenced",
         () if status.view.has_learner(me) => "joining",
         () => "waiting",

@@ -5,12 +5,14 @@
 
 mod next;
 mod peers;
+mod solo;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::next::Proposals;
 use self::peers::Peers;
+use self::solo::Solo;
 use super::lane::Event;
 use super::lease::Lease;
 use super::message::{Announcement, Beat, FlushAll, Message};
@@ -36,6 +38,8 @@ pub struct GroupOptions {
     pub first_epoch: Epoch,
     /// Whether the last that is left may go on when all others are proven dead.
     pub last_man_standing: bool,
+    /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
+    pub isolated_reads: bool,
     /// Randomness for what must not be guessed.
     pub seed: u64,
     /// What must hold.
@@ -83,6 +87,8 @@ pub enum Todo {
     TakeTime(Millis),
     /// Move the cluster time by so many milliseconds.
     SlewTime(i64),
+    /// Tell people that reads are answered without a lease from now on, or no more.
+    Isolated(bool),
 }
 
 /// What `stats replication` tells.
@@ -92,6 +98,8 @@ pub struct GroupStatus {
     pub view: View,
     /// Milliseconds; `None` without a lease.
     pub lease_left_ms: Option<u64>,
+    /// Whether reads are answered without one.
+    pub is_isolated: bool,
     /// Views since the start, by cause.
     pub changes: BTreeMap<Box<str>, u64>,
     /// How often promises to others had to run out before a view could begin.
@@ -105,6 +113,8 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
+    /// Whether it only votes; then nothing else is known of it here.
+    pub is_witness: bool,
     /// Whether it is heard and hears this node.
     pub is_up: bool,
     /// Milliseconds for a beat there and back.
@@ -119,6 +129,8 @@ pub struct Group<W> {
     options: GroupOptions,
     lease: Arc<Lease>,
     peers: Peers,
+    /// Names that only vote. Everybody else may become a member.
+    witnesses: BTreeSet<Box<str>>,
     view: View,
     /// The view before, in which lanes may still work.
     former: View,
@@ -131,6 +143,7 @@ pub struct Group<W> {
     /// Lanes of this node that count a learner, as bits, in the present epoch.
     counted: BTreeMap<Incarnation, u32>,
     proposals: Proposals,
+    solo: Solo,
     flushes: Vec<Flush<W>>,
     flushes_asked: u64,
     beaten: Option<Millis>,
@@ -155,6 +168,7 @@ impl<W> Group<W> {
         Self {
             lease,
             peers,
+            witnesses: BTreeSet::new(),
             view: View::default(),
             former: View::default(),
             flush_due: None,
@@ -163,6 +177,7 @@ impl<W> Group<W> {
             settled: [Epoch(0); LANES],
             counted: BTreeMap::new(),
             proposals: Proposals::default(),
+            solo: Solo::default(),
             flushes: Vec::new(),
             flushes_asked: 0,
             beaten: None,
@@ -196,6 +211,7 @@ impl<W> Group<W> {
             let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
             PeerStatus {
                 name: name.clone(),
+                is_witness: self.witnesses.contains(name),
                 is_up: life.is_some(),
                 rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
                 epoch: life
@@ -206,6 +222,7 @@ impl<W> Group<W> {
         GroupStatus {
             view: self.view.clone(),
             lease_left_ms: (now.local < until).then(|| until.since(now.local)),
+            is_isolated: self.solo.is_isolated,
             changes: self.changes.clone(),
             grant_waits: self.grant_waits,
             peers: peers.collect(),
@@ -220,8 +237,22 @@ impl<W> Group<W> {
         now: Now,
         out: &mut O,
     ) -> Vec<Todo> {
+        self.witnesses.remove(&peer.name);
         self.peers.meet(peer, succeeds);
         self.beat_to(peer.incarnation, now, out);
+        self.review(now, out)
+    }
+
+    /// The peer of that name only votes: no view has it, and nobody waits for it.
+    pub fn meet_witness<O: Outside<W>>(
+        &mut self,
+        name: &str,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.witnesses.insert(name.into());
+        self.peers.met_witness(name, succeeds);
         self.review(now, out)
     }
 
@@ -436,6 +467,7 @@ impl<W> Group<W> {
             todo.push(Todo::Flush(self.view.epoch));
         }
         todo.extend(self.propose(now, out));
+        todo.extend(self.note_isolation(now));
         todo
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::replication::view::{LINE_GAP, Line};
 use crate::version::Version;
 
 /// Between two views that flush. Each takes an epoch, of which there are not endlessly many.
@@ -67,6 +66,9 @@ impl Proposals {
 impl<W> Group<W> {
     pub(super) fn propose<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         if let Some(view) = self.last_man(now).filter(|view| self.may_offer(view, now)) {
+            return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
+        }
+        if let Some(view) = self.solo(now) {
             return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
         }
         let Some(next) = self.next_view(now) else {
@@ -294,7 +296,7 @@ impl<W> Group<W> {
                 members.push(Member { name: name.into(), incarnation: life });
             }
         }
-        let all_here = members.len() == self.options.peers.len() + 1;
+        let all_here = members.len() + self.witnesses.len() == self.options.peers.len() + 1;
         let waited = now.local.since(since) >= self.options.timing.boot_wait_ms;
         let lowest = self.up(now).into_iter().all(|life| {
             let name = self.peers.living().find(|(other, _)| *other == life).map(|(_, name)| name);
@@ -334,16 +336,14 @@ impl<W> Group<W> {
         let has_died =
             |name: &str| self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true);
         let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
-        if !others_dead || !peers.iter().all(|name| has_died(name)) || !self.proposals.could_read {
+        // A witness has no data that could be newer; with one that lives there is a majority.
+        let mut candidates = peers.iter().filter(|name| !self.witnesses.contains(*name));
+        let all_died = candidates.all(|name| has_died(name));
+        if !others_dead || !all_died || !self.proposals.could_read {
             return None;
         }
-        let mut next = self.view.successor(false, "last man standing");
-        next.epoch = Epoch(self.view.epoch.0 + LINE_GAP);
-        next.line = Line { number: self.view.line.number + 1, random: self.options.seed };
+        let mut next = self.alone("last man standing");
         next.dead = self.view.others(self.me()).collect();
-        next.members = vec![self.options.me.clone()];
-        next.learners.clear();
-        next.unsettled.clear();
         Some(next)
     }
 }

@@ -66,6 +66,12 @@ impl Peers {
         self.met.entry(member.incarnation).or_insert_with(peer);
     }
 
+    /// A connection has shown that the node of this name only votes now.
+    pub(super) fn met_witness(&mut self, name: &str, succeeds: &[Incarnation]) {
+        self.refusals.remove(name);
+        self.dead.extend(succeeds);
+    }
+
     /// Nobody listens at that name's address. `has_ended`: after its process had closed its
     /// connection, which no firewall does.
     pub(super) fn refused(&mut self, name: &str, has_ended: bool, now: Millis) {

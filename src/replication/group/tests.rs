@@ -46,6 +46,7 @@ impl Table {
             timing: Timing::default(),
             first_epoch: Epoch(100),
             last_man_standing: true,
+            isolated_reads: false,
             seed: 1,
             rules: Rules::default(),
         };
@@ -299,4 +300,83 @@ fn a_group_whose_members_are_all_over_begins_anew() {
     let view = table.proposed().unwrap();
     assert!(view.is_founding() && view.epoch > Epoch(200), "{view:?}");
     assert_eq!(names(&view.members), "n1 n2 n3");
+}
+
+fn founded(todo: &[Todo]) -> Option<View> {
+    todo.iter().find_map(|todo| match todo {
+        Todo::Log(LogWish::FoundLine(view)) => Some((**view).clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_operator_lets_a_node_go_on_alone_after_all_promises_have_run_out() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.beats(100);
+    assert_eq!(table.group.force_solo(at(150)), Err("n2 is alive and a member".into()));
+    assert_eq!(table.group.force_solo(at(600)), Ok(800));
+    table.tick(1399);
+    assert_eq!(founded(&table.todo), None);
+    table.tick(1400);
+    let view = founded(&table.todo).expect("it is time");
+    assert_eq!((names(&view.members), names(&view.absent)), ("n1".into(), "n2 n3".into()));
+    assert!(!view.is_founding(), "it has all data");
+    // Those who are not dead after all may rely on what they promised each other until then.
+    table.todo = table.group.agreed(view, at(1410), &mut Unheard);
+    assert!(!table.flushes_at(2209) && table.flushes_at(2210));
+}
+
+#[test]
+fn an_operator_lets_a_group_begin_with_nothing() {
+    let mut table = Table::new(&[2, 3]);
+    assert_eq!(table.group.force_solo(at(10)), Ok(800));
+    table.tick(810);
+    let view = founded(&table.todo).expect("it is time");
+    assert_eq!((names(&view.members), view.epoch), ("n1".into(), Epoch(1024)));
+    assert!(view.is_founding() && view.line.number == 1);
+}
+
+#[test]
+fn whoever_shows_up_in_time_keeps_a_node_from_going_on_alone() {
+    let mut table = Table::at_work(&[2, 3]);
+    assert_eq!(table.group.force_solo(at(600)), Ok(800));
+    table.beats(1390);
+    table.tick(1400);
+    table.tick(3000);
+    assert_eq!(founded(&table.todo), None);
+}
+
+#[test]
+fn a_witness_is_in_no_view_and_nobody_waits_for_it() {
+    let mut table = Table::new(&[2]);
+    table.group.options.peers.push("w".into());
+    table.beats(10);
+    assert!(table.proposed().is_none(), "w may be one that has data");
+    let todo = table.group.meet_witness("w", &[], at(20), &mut Unheard);
+    table.todo.extend(todo);
+    let view = table.proposed().expect("all are here");
+    assert_eq!(names(&view.members), "n1 n2");
+    table.enter(view, 30);
+    for ms in (100..1300).step_by(100) {
+        let todo = table.group.refused("n2", true, at(ms), &mut Unheard);
+        table.todo.extend(todo);
+    }
+    assert!(founded(&table.todo).is_some(), "the only other one that has data is dead");
+}
+
+#[test]
+fn a_node_without_others_is_isolated_only_where_that_is_allowed() {
+    for is_allowed in [false, true] {
+        let mut table = Table::at_work(&[2, 3]);
+        table.group.options.isolated_reads = is_allowed;
+        table.todo.clear();
+        table.tick(300);
+        assert!(!table.group.lease.is_isolated(), "others are there");
+        table.tick(2000);
+        assert_eq!(table.group.lease.is_isolated(), is_allowed);
+        assert_eq!(table.todo.contains(&Todo::Isolated(true)), is_allowed);
+        table.beats(2010);
+        assert!(!table.group.lease.is_isolated());
+        assert_eq!(table.todo.contains(&Todo::Isolated(false)), is_allowed);
+    }
 }

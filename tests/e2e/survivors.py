@@ -1,0 +1,60 @@
+"""What tests of groups that lose nodes ask of those that are left."""
+
+import socket
+from contextlib import contextmanager
+
+import pytest
+import wire
+from waiting import wait_until
+
+TWO = ("n1", "n2")
+
+# Suspicion and promises take 1.2 s with the default flags.
+STOPPED_S = 1.5
+# A node that was started again is a member after about a second at most.
+WHOLE_MAX_S = 10.0
+
+
+def put(node, value):
+    answer = wire.ask(node.port, b"set a 0 60 %d\r\n%s\r\n" % (len(value), value))
+    assert answer == b"STORED\r\n", answer
+
+
+def held(node):
+    lines = wire.ask(node.port, b"get a\r\n").split(b"\r\n")
+    return lines[1] if len(lines) > 2 else None
+
+
+def state(node):
+    return _replication(node)["state"]
+
+
+def members(node):
+    return _replication(node)["members"]
+
+
+def _replication(node):
+    lines = wire.ask(node.port, b"stats replication\r\n").decode().split("\r\n")
+    return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
+
+
+def until_whole(nodes):
+    names = ",".join(node.name for node in nodes)
+    for node in nodes:
+        wait_until(lambda: members(node) == names, f"{node.name} knows {names}", WHOLE_MAX_S)
+
+
+@contextmanager
+def asked(node, line):
+    """A client that has asked and waits for its answer."""
+    with socket.create_connection(("127.0.0.1", node.port), wire.ANSWER_DEADLINE_S) as client:
+        client.sendall(line)
+        yield client
+
+
+def assert_silent_for(client, silent_s):
+    deadline_s = client.gettimeout()
+    client.settimeout(silent_s)
+    with pytest.raises(TimeoutError):
+        raise AssertionError(f"an answer: {client.recv(100)!r}")
+    client.settimeout(deadline_s)
