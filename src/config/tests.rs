@@ -125,6 +125,24 @@ fn all_nodes_vote_or_the_one_that_breaks_ties() {
 }
 
 #[test]
+fn a_witness_votes_and_has_no_clients() {
+    let options = |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} --witness {flags}"));
+    let server = options("-l 127.0.0.1 -p 7000").unwrap().server;
+    assert!(server.listen.is_empty());
+    let peers = server.peers.unwrap();
+    assert!(peers.is_witness && peers.voters.len() == 3);
+    assert!(options("--tie-breaker b").unwrap_err().contains("--tie-breaker"));
+    assert!(launch("sessiond --witness").unwrap_err().contains("--peers"));
+}
+
+#[test]
+fn what_operators_say_to_a_running_node() {
+    assert_eq!(launch("sessiond ctl --state-dir /d force-solo").unwrap_err(), "force-solo");
+    assert!(launch("sessiond ctl status").unwrap_err().contains("required arguments"));
+    assert!(launch("sessiond ctl --state-dir /d dance").unwrap_err().contains("dance"));
+}
+
+#[test]
 fn what_is_suspicious_decides_how_often_nodes_beat() {
     let timing = |flags: &str| {
         let options = launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;

@@ -169,6 +169,8 @@ pub struct Status {
     pub leader: Option<Box<str>>,
     /// Who votes, sorted.
     pub voters: Vec<Box<str>>,
+    /// Whether that is being changed: until it is, a majority of those before is needed too.
+    pub is_changing: bool,
     /// Which log.
     pub founding: Option<Founding>,
     /// Frames that could not be understood.

@@ -27,7 +27,6 @@ use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
-use crate::membership;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -219,15 +218,17 @@ impl Control {
             self.node.report_replication(now, &mut stats);
         }
         let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
-        let membership::Status { role, term, leader, voters, founding, .. } =
-            self.log.membership().status();
-        let (leader, generation) =
-            (leader.as_deref().unwrap_or("-"), founding.map_or(0, |founding| founding.number));
-        let role = format!("{role:?}").to_lowercase();
-        let voters = voters.join(",");
-        format!(
-            "{text}log_role {role}\nlog_leader {leader}\nlog_voters {voters}\nlog_generation {generation}\nlog_term {term}\n"
-        )
+        let log = self.log.membership().status();
+        let lines = [
+            ("role", format!("{:?}", log.role).to_lowercase()),
+            ("leader", log.leader.as_deref().unwrap_or("-").to_owned()),
+            ("voters", log.voters.join(",")),
+            ("changing", u8::from(log.is_changing).to_string()),
+            ("generation", log.founding.map_or(0, |founding| founding.number).to_string()),
+            ("term", log.term.to_string()),
+        ];
+        let lines = lines.map(|(name, value)| format!("log_{name} {value}\n"));
+        text + &lines.concat()
     }
 
     // The connection that this node dials.

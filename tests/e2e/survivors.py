@@ -1,10 +1,12 @@
 """What tests of groups that lose nodes ask of those that are left."""
 
 import socket
+import subprocess
 from contextlib import contextmanager
 
 import pytest
 import wire
+from cluster import BINARY
 from waiting import wait_until
 
 TWO = ("n1", "n2")
@@ -29,19 +31,28 @@ def state(node):
     return _replication(node)["state"]
 
 
-def members(node):
-    return _replication(node)["members"]
-
-
 def _replication(node):
     lines = wire.ask(node.port, b"stats replication\r\n").decode().split("\r\n")
     return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
 
-def until_whole(nodes):
+def until_whole(nodes, voters=None):
+    """All are members, and all (or these) vote: from then on one of them may die."""
     names = ",".join(node.name for node in nodes)
+    voters = voters or names
+    of_log = {f"log_voters {voters}", "log_changing 0"}
     for node in nodes:
-        wait_until(lambda: members(node) == names, f"{node.name} knows {names}", WHOLE_MAX_S)
+        wanted = {f"members {names}"} | (of_log if node.name in voters.split(",") else set())
+        wait_until(
+            lambda node=node, wanted=wanted: wanted <= set(ctl(node, "status").stdout.splitlines()),
+            f"{node.name} knows {names}",
+            WHOLE_MAX_S,
+        )
+
+
+def ctl(node, order):
+    command = [BINARY, "ctl", "--state-dir", node.state_directory(), order]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10)
 
 
 @contextmanager

@@ -3,22 +3,16 @@
 import os
 import socket
 import stat
-import subprocess
 import time
 from contextlib import contextmanager
 
-from cluster import BINARY, new_group, ready
+from cluster import new_group, ready
 from processes import running
-from survivors import STOPPED_S, TWO, asked, assert_silent_for, held, put, state, until_whole
+from survivors import STOPPED_S, TWO, asked, assert_silent_for, ctl, held, put, state, until_whole
 from waiting import wait_until
 
 # A grant, twice, and then some.
 SOLO_MAX_S = 5.0
-
-
-def ctl(node, order):
-    command = [BINARY, "ctl", "--state-dir", node.state_directory(), order]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10)
 
 
 @contextmanager

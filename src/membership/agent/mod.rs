@@ -438,7 +438,15 @@ impl Agent {
         let mut voters: Vec<Box<str>> = seat.seats().0.into_values().collect();
         voters.sort();
         let founding = Some(seat.binding.founding);
-        Status { role: seat.role(), term: seat.term(), leader, voters, founding, bad_frames }
+        Status {
+            role: seat.role(),
+            term: seat.term(),
+            leader,
+            voters,
+            is_changing: seat.is_joint(),
+            founding,
+            bad_frames,
+        }
     }
 }
 
