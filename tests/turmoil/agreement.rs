@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use sessiond::membership::{Membership, Options, Outside, Role, Status, Timing};
 use sessiond::replication::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{interval, timeout};
 use turmoil::Sim;
 use turmoil::net::{TcpListener, TcpStream};
@@ -201,7 +201,7 @@ async fn live(me: &'static str, board: Shared, seed: u64) -> turmoil::Result {
     spawn_local(async move {
         for number in 0.. {
             let Ok((stream, _)) = listener.accept().await else { return };
-            let _: JoinHandle<_> = spawn_local(Rc::clone(&accepting).hear(number, stream));
+            drop(spawn_local(Rc::clone(&accepting).hear(number, stream)));
         }
     });
     // Everybody proposes all the time what could follow what it knows.
@@ -222,7 +222,7 @@ fn started<'a>(seed: u64) -> (Sim<'a>, Shared) {
         let board = Arc::clone(&board);
         sim.host(name, move || live(name, Arc::clone(&board), seed));
     }
-    until(&mut sim, &board, "a seat for everybody", |board| all_vote(board));
+    until(&mut sim, &board, "a seat for everybody", all_vote);
     (sim, board)
 }
 
@@ -325,7 +325,7 @@ fn a_node_that_crashes_comes_back_as_a_new_voter() {
         until_news(&mut sim, &board, &others(crashed));
         board.lock().unwrap().status.remove(crashed);
         sim.bounce(crashed);
-        until(&mut sim, &board, "a seat for everybody", |board| all_vote(board));
+        until(&mut sim, &board, "a seat for everybody", all_vote);
         until_news(&mut sim, &board, &NAMES);
     }
 }
@@ -343,7 +343,7 @@ fn no_two_values_follow_one_whatever_becomes_of_the_connections() {
             pass(&mut sim, Duration::from_millis(rng.random_range(1..500)));
         }
         until_news(&mut sim, &board, &NAMES);
-        until(&mut sim, &board, "a seat for everybody", |board| all_vote(board));
+        until(&mut sim, &board, "a seat for everybody", all_vote);
         links_up += board.lock().unwrap().links_up;
     }
     assert!(links_up > 20 * seeds(5).count() as u64, "{links_up} links: none ever broke");

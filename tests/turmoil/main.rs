@@ -8,6 +8,8 @@
 //!
 //! `SEEDS=n cargo test --test turmoil` for more seeds.
 
+#![allow(clippy::unwrap_used)]
+
 mod agreement;
 mod sessions;
 mod wire;
