@@ -128,6 +128,14 @@ impl Circle {
         leader.filter(|name| self.peers.get(name).is_none_or(|peer| !peer.is_dead))
     }
 
+    /// Those with a link to this node that follow somebody, or lead.
+    pub(super) fn that_know_a_leader(&self) -> impl Iterator<Item = &Box<str>> {
+        let led = self.greetings().filter(|(_, greeting)| {
+            greeting.leader.as_ref().is_some_and(|leader| *leader != self.me)
+        });
+        led.map(|(name, _)| name)
+    }
+
     /// How many living seats come before this node when a leader is replaced.
     pub(super) fn rank(&self, seats: &Seats, dead: &str) -> usize {
         let lives =

@@ -29,6 +29,8 @@ pub(super) enum Frame {
     Reply { call: u64, answer: Answer },
     /// Propose this, if you lead.
     Propose(Bytes),
+    /// The same, or have whoever leads propose it: the sender can't reach that one.
+    PassOn(Bytes),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -96,6 +96,28 @@ async fn a_killed_leader_is_replaced() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_proposal_reaches_a_leader_through_a_third() {
+    for seed in 0..10 {
+        let group = Group::started("a b c", seed).await;
+        group.until_all_vote().await;
+        group.agree("a", 0, 1).await;
+        group.until_told(1).await;
+        let leader = group.until_led().await;
+        let mut others = group.others(&leader).into_keys();
+        let (away, between) = (others.next().unwrap(), others.next().unwrap());
+        group.cut(&leader, &away);
+        // By then it knows that it hears from the leader no more, and would lead itself.
+        sleep(Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            group.node(&away).propose(value(1, 2));
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(group.told(&between), [1, 2], "seed {seed}");
+        assert_eq!(group.told(&leader), [1, 2], "seed {seed}");
+    }
+}
+
 /// With files and a real clock, so that it says what a user would notice.
 #[tokio::test]
 async fn a_killed_leader_is_replaced_in_real_time() {

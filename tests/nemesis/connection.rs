@@ -35,7 +35,17 @@ impl Connection {
 
     /// One command and its reply.
     pub(crate) fn ask(&mut self, command: &Command, key: &str, form: Form) -> io::Result<Came> {
-        self.stream.write_all(&wire::request(command, key, form))?;
+        self.send(command, key, form)?;
+        self.receive(command)
+    }
+
+    /// A command alone.
+    pub(crate) fn send(&mut self, command: &Command, key: &str, form: Form) -> io::Result<()> {
+        self.stream.write_all(&wire::request(command, key, form))
+    }
+
+    /// The reply to one that was sent.
+    pub(crate) fn receive(&mut self, command: &Command) -> io::Result<Came> {
         loop {
             match wire::reply(&self.input) {
                 Heard::Part => self.read()?,

@@ -248,10 +248,11 @@ impl Tally {
         let ms = |times: &[u64], part: usize| times[(times.len() - 1) * part / 100] as f64 / 1000.0;
         format!(
             "{kills} kills, {writes} confirmed writes, {} copies looked at, nothing lost\n\
-             longest time without a confirmed write: median {:.0} ms, longest {:.0} ms\n\
+             longest time without a confirmed write: median {:.0} ms, p99 {:.0} ms, longest {:.0} ms\n\
              from the kill to a whole group: median {:.0} ms, longest {:.0} ms",
             self.copies_looked_at,
             ms(&self.write_stalls_us, 50),
+            ms(&self.write_stalls_us, 99),
             ms(&self.write_stalls_us, 100),
             ms(&self.whole_us, 50),
             ms(&self.whole_us, 100),

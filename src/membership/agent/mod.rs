@@ -212,10 +212,15 @@ impl Agent {
                 }
             }
             Frame::Propose(value) => {
-                if let Some(seat) = self.seat.as_ref().filter(|seat| seat.is_leader())
-                    && value.len() <= VALUE_MAX
-                {
-                    seat.propose(value).await;
+                if self.leads() && value.len() <= VALUE_MAX {
+                    self.propose(value).await;
+                }
+            }
+            Frame::PassOn(value) if self.leads() => self.propose(value).await,
+            Frame::PassOn(value) => {
+                // Once only, or it could go round among those who are wrong about each other.
+                if let Some(leader) = self.reachable_leader() {
+                    self.send(&leader, &Frame::Propose(value));
                 }
             }
         }
@@ -260,13 +265,29 @@ impl Agent {
         if value.len() > VALUE_MAX {
             return tracing::error!(bytes = value.len(), "a proposed value is too long");
         }
-        match &self.seat {
-            Some(seat) if seat.is_leader() => seat.propose(value).await,
-            _ => match self.leader() {
-                Some(leader) => self.send(&leader, &Frame::Propose(value)),
-                None => tracing::debug!("a proposal is dropped: nobody leads"),
-            },
+        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.is_leader()) {
+            return seat.propose(value).await;
         }
+        if let Some(leader) = self.reachable_leader() {
+            return self.send(&leader, &Frame::Propose(value));
+        }
+        // Somebody may lead whom this node does not reach, but others do.
+        let knowing: Vec<&Box<str>> = self.circle.that_know_a_leader().collect();
+        if knowing.is_empty() {
+            tracing::debug!("a proposal is dropped: nobody leads");
+        }
+        for peer in knowing {
+            self.send(peer, &Frame::PassOn(value.clone()));
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::is_leader)
+    }
+
+    fn reachable_leader(&self) -> Option<Box<str>> {
+        let leader = self.leader()?;
+        self.circle.peers.get(&leader)?.is_up.then_some(leader)
     }
 
     // Who leads.
