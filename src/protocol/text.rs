@@ -3,10 +3,6 @@
 //! A line here is complete and has lost its CRLF. What depends on the bytes after it (data
 //! blocks, lines longer than a buffer) is the parser's business.
 
-use nom::character::complete as number;
-use nom::combinator::all_consuming;
-use nom::{IResult, Parser};
-
 use super::meta::{self, KeyBuffer, MetaStore};
 use super::{MetaVerb, Request, Stop, StoreVerb, ValueForm, admin, reply};
 use crate::key::{KEY_MAX, Key};
@@ -108,6 +104,9 @@ fn gat(form: ValueForm, arguments: &[u8]) -> Parsing<'_> {
 }
 
 fn store(verb: StoreVerb, arguments: &[u8]) -> Parsing<'_> {
+    if let Some(header) = plain_store(verb, arguments) {
+        return Ok(Line::Store(header));
+    }
     let noreply = is_noreply(arguments);
     let mut fields = Fields(arguments);
     let mut field = || fields.next().ok_or(BAD_FORMAT.silenced(noreply));
@@ -131,6 +130,42 @@ fn store(verb: StoreVerb, arguments: &[u8]) -> Parsing<'_> {
     };
     // With a length that can be read, the data block is known for what it is and not executed.
     Ok(header().map_or(Line::BadStore { length, bad: BAD_FORMAT.silenced(noreply) }, Line::Store))
+}
+
+/// What nearly all clients send: one space between fields, small numbers, and no noreply. `None` says
+/// nothing about any other line.
+#[inline]
+fn plain_store(verb: StoreVerb, arguments: &[u8]) -> Option<StoreHeader<'_>> {
+    if matches!(verb, StoreVerb::Cas(_)) {
+        return None;
+    }
+    let (key, rest) = split_word(arguments.strip_prefix(b" ")?);
+    let (flags, rest) = plain_number(rest)?;
+    let (exptime, rest) = plain_number(rest)?;
+    let (length, rest) = plain_number(rest)?;
+    rest.is_empty().then_some(StoreHeader {
+        verb,
+        key: Key::new(key)?,
+        flags,
+        exptime: exptime as i32,
+        length: length as usize,
+        noreply: false,
+    })
+}
+
+/// One space and at most nine digits.
+#[inline]
+fn plain_number(input: &[u8]) -> Option<(u32, &[u8])> {
+    let (mut number, mut rest) = (0, input.strip_prefix(b" ")?);
+    let most = rest.len();
+    while let Some((digit @ b'0'..=b'9', behind)) = rest.split_first() {
+        if most - behind.len() > 9 {
+            return None;
+        }
+        number = number * 10 + u32::from(digit - b'0');
+        rest = behind;
+    }
+    (rest.len() < most).then_some((number, rest))
 }
 
 fn delete(arguments: &[u8]) -> Parsing<'_> {
@@ -313,16 +348,32 @@ pub(super) fn is_noreply(arguments: &[u8]) -> bool {
 
 /// As C's strtoull reads it: a plus sign may stand before the digits.
 pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
-    let digits = field.strip_prefix(b"+").unwrap_or(field);
-    let parsed: IResult<&[u8], u64> = all_consuming(number::u64).parse(digits);
-    parsed.ok().map(|(_, value)| value)
+    digits(field.strip_prefix(b"+").unwrap_or(field))
 }
 
 /// An exptime. Of a larger number memcached keeps the low 32 bits, and libmemcached relies on it:
 /// it writes -1 as 4294967295.
 pub(super) fn signed(field: &[u8]) -> Option<i32> {
-    let parsed: IResult<&[u8], i64> = all_consuming(number::i64).parse(field);
-    parsed.ok().map(|(_, value)| value as i32)
+    let value = match field.strip_prefix(b"-") {
+        Some(field) => 0i64.checked_sub_unsigned(digits(field)?)?,
+        None => i64::try_from(unsigned(field)?).ok()?,
+    };
+    Some(value as i32)
+}
+
+/// Decimal digits and nothing else, of a number that fits.
+#[inline]
+fn digits(field: &[u8]) -> Option<u64> {
+    if field.is_empty() {
+        return None;
+    }
+    field.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }
 
 #[cfg(test)]
@@ -491,5 +542,22 @@ mod tests {
         assert_eq!(line(b"flush_all "), flush(0, false));
         assert_eq!(line(b"flush_all noreply"), flush(0, true));
         assert_eq!(line(b"flush_all -5 noreply"), flush(-5, true));
+    }
+
+    #[test]
+    fn a_plain_storage_command_reads_as_any_other() {
+        for fields in
+            ["k 0 0 5", "k 1 2592000 1024", "k 999999999 7 0", "k 4294967297 0 1", "k 1 0"]
+        {
+            let read =
+                |text: String| format!("{:?}", super::line(text.as_bytes(), &mut [0; KEY_MAX]));
+            let plain = read(format!("set {fields}"));
+            // Another space takes the long way.
+            assert_eq!(plain, read(format!("set  {fields}")), "{fields}");
+        }
+        assert_eq!(plain_number(b" 12 3"), Some((12, &b" 3"[..])));
+        for odd in [&b"12"[..], b" ", b" +1", b" 1234567890"] {
+            assert_eq!(plain_number(odd), None, "{odd:?}");
+        }
     }
 }
