@@ -95,7 +95,15 @@ impl<'a> Value<'a> {
         self.first
     }
 
+    /// Brings near what is behind its first piece.
+    pub(super) fn bring_rest(&self) {
+        if let Some(next) = self.next {
+            self.slab.bring(next);
+        }
+    }
+
     /// A copy behind what is in `out`.
+    #[inline]
     pub fn append_to(self, out: &mut Vec<u8>) {
         if self.next.is_none() {
             return out.extend_from_slice(self.first);

@@ -9,7 +9,7 @@
 use super::item::{ACTIVE, FETCHED, Header};
 use super::slab::{ChunkId, NONE, Slab};
 use super::tally::Tally;
-use crate::time::Now;
+use crate::time::{Deadline, Now};
 
 /// Where an item stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +92,10 @@ impl Lru {
     }
 
     /// Takes in an item that has just been written.
-    pub(super) fn add(&mut self, slab: &mut Slab, id: ChunkId, now: Now) {
-        let lives_s = slab.header(id).deadline().remaining_s(now);
-        let is_temporary = match (self.options.temporary_ttl_s, lives_s) {
-            (Some(bound_s), Some(lives_s)) => lives_s <= u64::from(bound_s),
-            _ => false,
-        };
+    pub(super) fn add(&mut self, slab: &mut Slab, id: ChunkId, deadline: Deadline, now: Now) {
+        let is_temporary = self.options.temporary_ttl_s.is_some_and(|bound_s| {
+            deadline.remaining_s(now).is_some_and(|lives_s| lives_s <= u64::from(bound_s))
+        });
         let segment = match self.options.is_on {
             false => Segment::Cold,
             true if is_temporary => Segment::Temporary,
@@ -114,9 +112,12 @@ impl Lru {
     }
 
     fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
-        let counts = self.tally.of(slab.header(id));
+        let header = slab.header(id);
+        let counts = self.tally.of(header);
         counts.segments[segment as usize] += 1;
-        counts.bytes += bytes(slab.header(id));
+        counts.bytes += bytes(header);
+        counts.total_items += 1;
+        counts.is_known = true;
         self.push(slab, id, segment);
     }
 
@@ -180,6 +181,7 @@ impl Lru {
     }
 
     /// Marks an item; returns the segment whose newest it becomes, if that changes.
+    #[inline(always)]
     fn note_use(&mut self, header: &mut Header, now_s: u32) -> Option<Segment> {
         let was_fetched = header.has(FETCHED);
         header.mark(FETCHED);

@@ -166,14 +166,12 @@ impl Store {
             self.miss(id);
             return None;
         }
-        // What is behind the first chunk comes while that is copied.
-        if let Some(next) = self.slab.next(id) {
-            self.slab.bring(next);
-        }
         let now_s = seconds(now);
         let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
         let mut item = self.slab.item(id, now);
         (item.was_fetched, item.idle_s) = (was_fetched, now_s.saturating_sub(used_s));
+        // What is behind the first chunk comes while that is copied.
+        item.value.bring_rest();
         Some(item)
     }
 
@@ -370,6 +368,7 @@ impl Store {
         self.evictions.take()
     }
 
+    #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
@@ -411,7 +410,7 @@ impl Store {
                 (None, None) => return true,
                 (Some(class), Some(id)) if self.slab.class_of(id) == class => {
                     self.building.push(id);
-                    next = self.slab.after(id);
+                    next = if id == head { self.slab.next(id) } else { self.slab.after(id) };
                 }
                 _ => {
                     self.building.clear();
@@ -427,7 +426,7 @@ impl Store {
         self.lru.remove(&mut self.slab, head);
         self.slab.write(&self.building, draft, now);
         self.building.clear();
-        self.list(head, draft, now);
+        self.list(head, draft.deadline, now);
     }
 
     /// Stores an item whose key is absent.
@@ -444,25 +443,22 @@ impl Store {
             let id = ChunkId::from_raw(raw).expect("the index holds items");
             hasher.hash_one(slab.key(id))
         });
-        self.list(head, draft, now);
+        self.list(head, draft.deadline, now);
         Applied::Done
     }
 
     /// Puts an item that has been written where it is found when memory or time is up.
-    fn list(&mut self, head: ChunkId, draft: &Draft<'_>, now: Now) {
+    fn list(&mut self, head: ChunkId, deadline: Deadline, now: Now) {
         /// For each one more in, and what it pushes along: hot to cold, or warm to cold. A few at
         /// once, as the look at the segments costs more than a move.
         const MOVES: usize = 2 * EACH as usize;
         const EACH: u64 = 4;
-        self.lru.add(&mut self.slab, head, now);
+        self.lru.add(&mut self.slab, head, deadline, now);
         if self.stores.is_multiple_of(EACH) {
             self.lru.juggle(&mut self.slab, MOVES, now);
         }
         self.stores += 1;
-        self.ends.add(self.slab.page_of(head), draft.deadline);
-        let counts = self.lru.tally.of_bytes(draft.bytes());
-        counts.total_items += 1;
-        counts.is_known = true;
+        self.ends.add(self.slab.page_of(head), deadline);
     }
 
     fn grow_index(&mut self, now: Now) -> bool {

@@ -57,6 +57,7 @@ impl Sizes {
     }
 
     /// The class of an item, by the bytes of its key and value.
+    #[inline]
     pub fn class_of(&self, bytes: usize) -> usize {
         let bytes = bytes + self.overhead;
         match self.by_units.get(bytes.div_ceil(ALIGN)) {
