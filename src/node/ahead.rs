@@ -21,8 +21,6 @@ pub(super) struct Ahead<'a> {
     keys: Keys<'a>,
     /// The others that have not been read yet, each at its number modulo the length.
     sought: [Option<Sought<'a>>; SPACE],
-    /// Of a single key nothing is known in time.
-    single: Option<Sought<'a>>,
     taken: usize,
     brought: usize,
     read: usize,
@@ -30,7 +28,6 @@ pub(super) struct Ahead<'a> {
 }
 
 /// A key that is to be read.
-#[derive(Clone, Copy)]
 pub(super) struct Sought<'a> {
     pub(super) key: Key<'a>,
     pub(super) lane: usize,
@@ -41,10 +38,6 @@ pub(super) struct Sought<'a> {
 }
 
 impl<'a> Sought<'a> {
-    fn new(key: Key<'a>, here: Keys<'a>) -> Self {
-        Self { key, lane: key.hash().lane(), place: None, here }
-    }
-
     /// The line behind this key.
     pub(super) fn behind(&self) -> Keys<'a> {
         let mut keys = self.here;
@@ -55,28 +48,30 @@ impl<'a> Sought<'a> {
 
 impl<'a> Ahead<'a> {
     pub(super) fn of(mut keys: Keys<'a>) -> Self {
-        let (here, first) = (keys, keys.next());
-        let single = match first {
-            Some(Ok(key)) if keys.is_empty() => Some(Sought::new(key, here)),
-            _ => None,
-        };
-        Self {
-            keys: if single.is_some() { keys } else { here },
+        let here = keys;
+        let mut ahead = Self {
+            keys: here,
             // Not `[None; SPACE]`, which would be copied from somewhere.
             sought: array::from_fn(|_| None),
-            single,
             taken: 0,
             brought: 0,
             read: 0,
             has_failed: false,
+        };
+        if let Some(Ok(key)) = keys.next()
+            && keys.is_empty()
+        {
+            // Of a single key nothing is known in time.
+            let lane = key.hash().lane();
+            ahead.sought[0] = Some(Sought { key, lane, place: None, here });
+            (ahead.taken, ahead.brought, ahead.keys) = (1, 1, Keys::default());
         }
+        ahead
     }
 
     /// The next key to read.
-    pub(super) fn next<W>(&mut self, node: &Node<W>) -> Option<Result<Sought<'a>, KeyTooLong>> {
-        if let Some(single) = self.single.take() {
-            return Some(Ok(single));
-        }
+    #[inline(always)]
+    pub(super) fn next<W>(&mut self, node: &Node<W>) -> Option<Result<&Sought<'a>, KeyTooLong>> {
         while self.taken < self.read + SPACE && self.bring_entry(node) {}
         while self.brought < self.taken.min(self.read + STEPS) {
             self.bring_item(node);
@@ -84,12 +79,13 @@ impl<'a> Ahead<'a> {
         if self.read == self.taken {
             return self.has_failed.then_some(Err(KeyTooLong));
         }
-        let sought = self.sought[self.read % SPACE];
+        let sought = self.sought[self.read % SPACE].as_ref();
         self.read += 1;
         sought.map(Ok)
     }
 
     /// False when there is no other key.
+    #[inline(always)]
     fn bring_entry<W>(&mut self, node: &Node<W>) -> bool {
         let here = self.keys;
         let key = match self.keys.next() {
@@ -100,16 +96,16 @@ impl<'a> Ahead<'a> {
             }
             None => return false,
         };
-        let mut sought = Sought::new(key, here);
-        sought.place = Some(node.shards[sought.lane].lock().store().bring_entry(key));
-        self.sought[self.taken % SPACE] = Some(sought);
+        let lane = key.hash().lane();
+        let place = Some(node.shards[lane].lock().store().bring_entry(key));
+        self.sought[self.taken % SPACE] = Some(Sought { key, lane, place, here });
         self.taken += 1;
         true
     }
 
     fn bring_item<W>(&mut self, node: &Node<W>) {
-        if let Some(Sought { lane, place: Some(place), .. }) = self.sought[self.brought % SPACE] {
-            node.shards[lane].lock().store().bring_item(place);
+        if let Some(Sought { lane, place: Some(place), .. }) = &self.sought[self.brought % SPACE] {
+            node.shards[*lane].lock().store().bring_item(*place);
         }
         self.brought += 1;
     }

@@ -149,7 +149,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
             }
             let start = self.out.len();
             let mut found = None;
-            if let Some(item) = shard.read(&sought, self.now) {
+            if let Some(item) = shard.read(sought, self.now) {
                 found = Some(item.value.len());
                 let value = Shown::Stored(item.value);
                 show_value(self.out, form, key, item.flags, item.cas, value);
@@ -330,6 +330,7 @@ impl<W, H: Host<W>> Context<'_, W, H> {
     }
 
     /// What is to be shown once the outcome of a mutation is known; `None` when nobody looks.
+    #[inline]
     pub(super) fn trace(
         &self,
         key: Key<'_>,
@@ -337,6 +338,9 @@ impl<W, H: Host<W>> Context<'_, W, H> {
         wording: Wording,
     ) -> Option<Box<Trace>> {
         let observers = &self.node.observers;
+        if !observers.wants(Trace::EVENTS) {
+            return None;
+        }
         if observers.wants(Events::FETCHERS) {
             self.show_lookup(key, mutation);
         }
@@ -382,6 +386,7 @@ fn line_unless(noreply: bool) -> Form {
 
 impl Pending {
     /// Counts the outcome and writes the reply.
+    #[inline]
     pub(super) fn answer<W>(
         self,
         outcome: &Outcome,
@@ -474,8 +479,9 @@ fn write_line(outcome: &Outcome, out: &mut Vec<u8>) {
     out.extend_from_slice(line);
 }
 
+#[inline]
 pub(super) fn count(verb: Verb, outcome: &Outcome, counters: &Counters) {
-    let missed = *outcome == Outcome::NotFound;
+    let missed = matches!(outcome, Outcome::NotFound);
     let pick = |hit, miss| if missed { miss } else { hit };
     let counter = match verb {
         Verb::Store => &counters.cmd_set,

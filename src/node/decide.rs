@@ -39,7 +39,9 @@ struct Case<'a, 'b> {
     now: Now,
 }
 
-/// Decides a mutation and applies it.
+/// Decides a mutation and applies it. Built into its two callers, of which the one that is alone has
+/// no use for the record.
+#[inline(always)]
 pub(super) fn decide<'a>(
     store: &mut Store,
     scratch: &'a mut Vec<u8>,
@@ -56,7 +58,7 @@ pub(super) fn decide<'a>(
     let case = Case { store: &*store, found: &found, version, scratch, item_max, now };
     let verdict = match mutation {
         Mutation::Store { mode, flags, deadline, terms, value } => {
-            case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, *terms)
+            case.store(*mode, Put { flags: *flags, deadline: *deadline, value }, terms)
         }
         Mutation::Delete { terms, empty } => case.delete(*terms, *empty),
         Mutation::Count { direction, delta, initial, terms } => {
@@ -75,6 +77,7 @@ pub(super) fn decide<'a>(
     }
 }
 
+#[inline(always)]
 fn carry_out<'a>(
     store: &mut Store,
     found: Found,
@@ -103,7 +106,8 @@ impl<'a, 'b> Case<'a, 'b> {
         self.store.item(self.found, self.now)
     }
 
-    fn store(self, mode: StoreMode, mut put: Put<'a>, terms: Terms) -> Verdict<'a> {
+    #[inline(always)]
+    fn store(self, mode: StoreMode, mut put: Put<'a>, terms: &Terms) -> Verdict<'a> {
         let mut marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
         match (mode, terms.compare) {
             (StoreMode::Add, _) if self.found.is_some() => return Verdict::No(Outcome::NotStored),
@@ -130,7 +134,7 @@ impl<'a, 'b> Case<'a, 'b> {
         self.put(put, marks, terms)
     }
 
-    fn put(self, put: Put<'a>, marks: Marks, terms: Terms) -> Verdict<'a> {
+    fn put(self, put: Put<'a>, marks: Marks, terms: &Terms) -> Verdict<'a> {
         let Put { flags, deadline, value } = put;
         let cas = terms.cas.unwrap_or(self.version.get());
         let outcome = Outcome::Stored { cas, size: value.len() as u32 };
@@ -145,7 +149,7 @@ impl<'a, 'b> Case<'a, 'b> {
     }
 
     /// append and prepend keep flags and end of what is there.
-    fn join(self, mode: StoreMode, put: Put<'a>, terms: Terms) -> Verdict<'a> {
+    fn join(self, mode: StoreMode, put: Put<'a>, terms: &Terms) -> Verdict<'a> {
         let Some(item) = self.item() else {
             let marks = Marks { has_binary_key: terms.has_binary_key, ..Marks::default() };
             return match terms.vivify {

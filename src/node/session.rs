@@ -139,10 +139,13 @@ impl Session {
                     self.mode = Mode::Commands;
                 }
             }
-            if out.len() >= OUTPUT_MAX && done < input.len() {
+            if done == input.len() {
+                return (done, Step::Read(1));
+            }
+            if out.len() >= OUTPUT_MAX {
                 return (done, Step::Write);
             }
-            if commands_left == 0 && done < input.len() {
+            if commands_left == 0 {
                 return (done, Step::Yield);
             }
             commands_left = commands_left.saturating_sub(1);

@@ -45,11 +45,11 @@ enum Kind {
     Fetch,
 }
 
-/// What a mutation can be seen as.
-const TRACED: Events =
-    Events::MUTATIONS.and(Events::DELETIONS).and(Events::FETCHERS).and(Events::DETAIL);
-
 impl Trace {
+    /// What a mutation can be seen as.
+    pub(in crate::node) const EVENTS: Events =
+        Events::MUTATIONS.and(Events::DELETIONS).and(Events::FETCHERS).and(Events::DETAIL);
+
     /// `None` when nobody looks, or at something that is not shown. `before`: the size of the value
     /// that is there now.
     pub(in crate::node) fn of(
@@ -61,7 +61,7 @@ impl Trace {
         descriptor: i32,
         now: Now,
     ) -> Option<Box<Self>> {
-        if !observers.wants(TRACED) {
+        if !observers.wants(Self::EVENTS) {
             return None;
         }
         let kind = kind(mutation, wording, before, now)?;
