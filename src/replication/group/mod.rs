@@ -459,7 +459,7 @@ impl<W> Group<W> {
 
     /// Everything that may follow from what has happened.
     fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
-        self.answer_flushes(now, out);
+        self.answer_flushes(out);
         let mut todo = Vec::new();
         // Said until it is done: another thread may be about to install this very view.
         let is_due = self.flush_due.is_some_and(|due| due <= now.local);
@@ -472,10 +472,10 @@ impl<W> Group<W> {
     }
 
     /// A flush is done when all members work in the view that flushed, or in a later one.
-    fn answer_flushes<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
+    fn answer_flushes<O: Outside<W>>(&mut self, out: &mut O) {
         let carried_out = self.view.flushed.get(&self.me()).copied().unwrap_or_default();
         if self.flushes.first().is_none_or(|flush| flush.request.id > carried_out)
-            || !self.is_settled(now)
+            || !self.is_settled()
         {
             return;
         }
@@ -485,7 +485,7 @@ impl<W> Group<W> {
     }
 
     /// Whether all members are known to work in the present view.
-    fn is_settled(&self, _now: Now) -> bool {
+    fn is_settled(&self) -> bool {
         let epoch = self.view.epoch;
         let says = |life: Incarnation| {
             self.peers.beat(life).is_some_and(|beat| beat.active >= epoch && beat.view.1 >= epoch)

@@ -111,7 +111,7 @@ impl<W> Group<W> {
             let keeps = !self.options.rules.half || present.keeps_half_of(&self.view);
             return keeps.then_some(present);
         }
-        if !self.is_settled(now) {
+        if !self.is_settled() {
             return None;
         }
         self.admission().or_else(|| self.flushing(now))
@@ -120,7 +120,7 @@ impl<W> Group<W> {
     /// The present view without those that are down, and with whoever is new as a learner.
     fn present(&mut self, now: Now) -> View {
         let kept = self.kept(now);
-        let is_settled = self.is_settled(now);
+        let is_settled = self.is_settled();
         let mut next = self.view.successor(is_settled, "");
         let gone: Vec<Member> =
             next.members.extract_if(.., |member| !kept.contains(&member.incarnation)).collect();
