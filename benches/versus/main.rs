@@ -25,6 +25,8 @@ mod memory;
 mod options;
 mod plot;
 mod promise;
+mod redis;
+mod replicated;
 mod report;
 mod rounds;
 mod sections;

@@ -119,7 +119,7 @@ impl Program {
             .stderr(log)
             .spawn()
             .doing(|| "starting taskset (util-linux)".to_owned())?;
-        let mut server = Server { name: self.name, address, process, log_path: self.log_path() };
+        let mut server = Server::running(self.name, address, process, self.log_path());
         let start_max = if setup.counts.is_some() { START_MAX_COUNTED } else { START_MAX };
         server.wait_until_it_answers(start_max)?;
         Ok(server)
@@ -162,7 +162,7 @@ fn callgrind(setup: &Setup) -> Vec<String> {
 }
 
 /// Somebody else could take the port before the server does; then the server says so and the run ends.
-fn free_address() -> Result<SocketAddr, Failure> {
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .doing(|| "looking for a free port".to_owned())
@@ -178,6 +178,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Answers for this process from now on; whether it works is for the caller to see.
+    pub(crate) fn running(
+        name: &'static str,
+        address: SocketAddr,
+        process: Child,
+        log_path: String,
+    ) -> Self {
+        Self { name, address, process, log_path }
+    }
+
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         Client::connect(self.name, self.address)
     }
