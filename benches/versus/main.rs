@@ -26,6 +26,7 @@ mod options;
 mod plot;
 mod promise;
 mod redis;
+mod rejoin;
 mod replicated;
 mod report;
 mod rounds;

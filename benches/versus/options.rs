@@ -13,8 +13,9 @@ const MEMORY: &str = "memory";
 const INSTRUCTIONS: &str = "instructions";
 const GROUP: &str = "group";
 const REPLICATED: &str = "replicated";
+const REJOIN: &str = "rejoin";
 /// All of them.
-const PARTS: [&str; 4] = [MEMORY, INSTRUCTIONS, GROUP, REPLICATED];
+const PARTS: [&str; 5] = [MEMORY, INSTRUCTIONS, GROUP, REPLICATED, REJOIN];
 
 /// Runs stock memcached and sessiond side by side and compares them.
 ///
@@ -33,10 +34,10 @@ pub(crate) struct Options {
 
     /// Two rounds of half a second: does it work at all?
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
 
-    /// Only these workloads, by name, separated by commas; "memory", "instructions", "group" and
-    /// "replicated" are those parts
+    /// Only these workloads, by name, separated by commas; "memory", "instructions", "group",
+    /// "replicated" and "rejoin" are those parts
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -56,6 +57,10 @@ pub(crate) struct Options {
     /// Also compare sets in a group of three with a single node, and with Redis and two replicas
     #[arg(long)]
     replicated: bool,
+
+    /// Also measure how long a node takes to come back into a group that holds a gibibyte
+    #[arg(long)]
+    rejoin: bool,
 
     /// Also write the results to this file as markdown, and plots beside it as SVG
     #[arg(long, value_name = "FILE")]
@@ -122,6 +127,10 @@ impl Options {
 
     pub(crate) fn wants_replicated(&self) -> bool {
         self.is_chosen(REPLICATED) || self.replicated
+    }
+
+    pub(crate) fn wants_rejoin(&self) -> bool {
+        self.is_chosen(REJOIN) || self.rejoin
     }
 
     fn is_chosen(&self, name: &str) -> bool {
