@@ -24,7 +24,7 @@ use super::courier::{Courier, Letter, Links, Waiter};
 use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink};
+use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
@@ -34,8 +34,6 @@ use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
-const REDIAL_MS: u64 = 100;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
 
@@ -88,6 +86,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
         queues,
+        refusal_told: RefCell::default(),
         keeps_to_loopback: peers.keeps_to_loopback,
         connections: Cell::new(0),
         is_witness,
@@ -131,6 +130,8 @@ pub(super) struct Control {
     pub(super) log: Log,
     peers: RefCell<Vec<Rc<Peer>>>,
     pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    /// Why somebody was refused last.
+    refusal_told: RefCell<String>,
     /// Nothing is sent off this machine.
     pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
@@ -238,7 +239,7 @@ impl Control {
         let mut wanted = self.links.address(peer);
         loop {
             let address = until_wanted(&mut wanted).await;
-            let since = clock::local();
+            let (since, mut pause_ms) = (clock::local(), REDIAL_MS);
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -253,6 +254,7 @@ impl Control {
                     self.update(peer);
                 }
                 Err(error) => {
+                    pause_ms = error.pause_ms();
                     if matches!(error, NoLink::Nobody) {
                         self.refused(peer, &mut courier);
                     }
@@ -264,7 +266,7 @@ impl Control {
                     }
                 }
             }
-            self.pause(peer, since).await;
+            self.pause(peer, since, pause_ms).await;
         }
     }
 
@@ -281,8 +283,8 @@ impl Control {
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
-    async fn pause(&self, peer: usize, since: Millis) {
-        let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+    async fn pause(&self, peer: usize, since: Millis, pause_ms: u64) {
+        let pause_ms = pause_ms.saturating_sub(clock::local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
@@ -343,6 +345,14 @@ impl Control {
         }
     }
 
+    /// Once per reason: who is refused comes back every second.
+    fn tell_refusal(&self, address: SocketAddr, reason: &str) {
+        if *self.refusal_told.borrow() != *reason {
+            tracing::warn!(%address, reason, "peer refused");
+            self.refusal_told.replace(reason.into());
+        }
+    }
+
     async fn welcome(
         self: Rc<Self>,
         mut stream: TcpStream,
@@ -352,7 +362,7 @@ impl Control {
         let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
             Ok(heard) => heard,
             Err(error) => {
-                tracing::warn!(%address, reason = %error, "peer refused");
+                self.tell_refusal(address, &error.to_string());
                 return;
             }
         };
