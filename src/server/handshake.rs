@@ -10,16 +10,21 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use super::PeerOptions;
-use super::courier::Waiter;
+use super::courier::{Links, Waiter};
 use crate::node::Node;
-use crate::replication::Hello;
 use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
+use crate::replication::{Hello, LogWish, names};
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
 /// A connection ends when what was sent is not acknowledged by the other host for so long; without
 /// it, the kernel goes on trying for minutes.
 const UNHEARD_MAX_MS: u32 = 2000;
+/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+pub(super) const REDIAL_MS: u64 = 100;
+/// The same where somebody is there who does not want it: a node that was removed, or not added yet.
+/// When there is news, it is dialed from there.
+const UNWANTED_MS: u64 = 1000;
 /// The longest frame before the peer is known.
 const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
@@ -29,6 +34,7 @@ const FRAME_BESIDE: usize = 1 << 20;
 pub(super) struct Greeting {
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
     is_witness: bool,
 }
 
@@ -55,6 +61,13 @@ impl std::fmt::Display for NoLink {
     }
 }
 
+impl NoLink {
+    /// When to try again: after so long, as usual, unless the peer is there and does not want it.
+    pub(super) fn pause_ms(&self, usual_ms: u64) -> u64 {
+        if matches!(self, Self::Refused(_)) { UNWANTED_MS } else { usual_ms }
+    }
+}
+
 impl From<io::Error> for NoLink {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -62,8 +75,8 @@ impl From<io::Error> for NoLink {
 }
 
 impl Greeting {
-    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
-        Self { cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
+    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>, links: Arc<Links>) -> Self {
+        Self { cluster: peers.cluster.clone(), node, links, is_witness: peers.is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -79,21 +92,12 @@ impl Greeting {
             cluster: self.cluster.clone(),
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
-            nodes: self.nodes(),
+            roster: self.links.roster().clone(),
             item_max: options.settings.item_max as u64,
             succeeds: options.succeeds.clone(),
             is_witness: self.is_witness,
             purpose,
         }
-    }
-
-    /// The names of the whole group, in the same order on all nodes.
-    fn nodes(&self) -> Vec<Box<str>> {
-        let options = self.node.options();
-        let mut nodes = options.peers.clone();
-        nodes.push(options.me.name.clone());
-        nodes.sort();
-        nodes
     }
 
     /// The configured peer that has said this, or why it does not belong here.
@@ -111,14 +115,41 @@ impl Greeting {
             let (its, ours) = (hello.item_max, options.settings.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
-        if hello.nodes != self.nodes() {
-            return Err(format!("its --peers name {:?}, here {:?}", hello.nodes, self.nodes()));
+        self.check_roster(hello)?;
+        let is_peer = hello.name != options.me.name;
+        let known = self.links.find(&hello.name).filter(|_| is_peer);
+        known.ok_or_else(|| format!("this node is just learning of {:?}", hello.name))
+    }
+
+    /// Whether both are nodes of one group, as far as the one that knows the later view can tell;
+    /// the other one learns of it.
+    fn check_roster(&self, hello: &Hello) -> Result<(), String> {
+        let me = &self.node.options().me.name;
+        let (theirs, ours) = (&hello.roster, self.links.roster().clone());
+        if !theirs.is_agreed() && !ours.is_agreed() && !theirs.names_same(&ours) {
+            let (its, own) = (names(&theirs.nodes), names(&ours.nodes));
+            return Err(format!("its --peers and --tie-breaker mean {its}, here {own}"));
         }
-        options
-            .peers
-            .iter()
-            .position(|name| *name == hello.name)
-            .ok_or_else(|| format!("its name {:?} is not in --peers", hello.name))
+        let is_news = theirs.as_of > ours.as_of;
+        let newer = if is_news { theirs } else { &ours };
+        let (is_here, is_there) =
+            (newer.nodes.contains_key(me), newer.nodes.contains_key(&hello.name));
+        // That this node was removed is news, from one that was with it; that it was not added yet
+        // is none.
+        let was_with = ours.is_agreed() && ours.nodes.contains_key(&hello.name);
+        if is_news && (is_here || was_with) {
+            self.links.wish(LogWish::Roster(theirs.clone()));
+        }
+        for (name, is_in) in [(me, is_here), (&hello.name, is_there)] {
+            if !is_in {
+                let nodes = names(&newer.nodes);
+                return Err(format!(
+                    "{name:?} is no node of this group, which is {nodes}: \
+                     sessiond ctl add-node adds it"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
