@@ -48,6 +48,10 @@ enum Order {
         #[arg(value_name = "NAME=HOST:PORT")]
         new: Option<String>,
     },
+    /// End when the clients have gone, and be started anew by the supervisor, or by systemd.
+    Restart,
+    /// Give way to the program that lies now where the present one was started from.
+    Upgrade,
 }
 
 impl Order {
@@ -56,6 +60,8 @@ impl Order {
         match self {
             Self::Status => Ok("status".into()),
             Self::ForceSolo => Ok("force-solo".into()),
+            Self::Restart => Ok("restart".into()),
+            Self::Upgrade => Ok("upgrade".into()),
             Self::AddNode { node } => {
                 let (name, address) = peer("add-node", &node)?;
                 Ok(format!("add-node\t{}\t{address}", one_word(&name)?))

@@ -16,7 +16,7 @@ use crate::time::Millis;
 use crate::version::{Epoch, Version};
 
 /// The peer protocol spoken here.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// Bytes before the body.
 pub const HEADER: usize = 6;
@@ -116,6 +116,8 @@ pub struct Beat {
     pub flushes: Vec<FlushAll>,
     /// The log counts this life of the sender among its voters.
     pub is_seated: bool,
+    /// The sender wants a view without it.
+    pub leaving: bool,
 }
 
 /// A flush_all of a client of the sender.
@@ -450,6 +452,7 @@ mod tests {
                 filled: vec![Incarnation(5)],
                 flushes: vec![FlushAll { id: 9, at: None }],
                 is_seated: true,
+                leaving: true,
             }),
             lane(LaneMessage::Fwd(Fwd {
                 counter: 4,

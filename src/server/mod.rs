@@ -12,11 +12,16 @@ mod control;
 mod courier;
 mod ctl;
 mod data;
+mod drain;
 mod frames;
+mod handover;
 mod handshake;
+mod inherit;
 mod listener;
 mod lives;
+mod notify;
 mod operators;
+mod orders;
 mod roster;
 mod signals;
 mod views;
@@ -24,6 +29,8 @@ mod views;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +44,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use courier::{Courier, Links, Waiter};
 pub use ctl::ask;
+use drain::Successor;
+use handover::{Handover, Passed};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
-use signals::Signals;
+use orders::Orders;
+use signals::{Signals, Told};
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
@@ -64,6 +74,10 @@ pub struct Options {
     pub write_timeout_ms: u64,
     /// How long a command waits while this node can't answer.
     pub hold_timeout_ms: u64,
+    /// How long clients have to close their connections when the server is told to end.
+    pub drain_timeout_ms: u64,
+    /// The process that starts this one again when it ends.
+    pub supervisor: Option<i32>,
 }
 
 /// How nodes meet.
@@ -81,11 +95,26 @@ pub struct PeerOptions {
     pub is_witness: bool,
 }
 
+/// How a server that ran has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// For good, as far as it knows.
+    Over,
+    /// An operator wants it to be started anew.
+    Again,
+}
+
 /// Why a server did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address can't be bound.
     Bind(SocketAddr, io::Error),
+    /// What was handed over with this number is no socket to accept clients from.
+    Inherited(RawFd, String),
+    /// So many sockets can't have been handed over.
+    InheritedCount(Box<str>),
+    /// A socket that listens can't be used.
+    Hold(String, io::Error),
     /// A socket in the file system can't be made.
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
@@ -106,6 +135,15 @@ impl std::fmt::Display for StartError {
                 "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p or --peer-listen"
             ),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Inherited(number, why) => write!(
+                f,
+                "LISTEN_FDS: descriptor {number}: {why}; hand over listening TCP or unix stream sockets only, or unset LISTEN_FDS"
+            ),
+            Self::InheritedCount(text) => write!(
+                f,
+                "LISTEN_FDS={text}: expected how many sockets were handed over, from descriptor 3 on; unset it if none were"
+            ),
+            Self::Hold(name, error) => write!(f, "cannot accept clients on {name}: {error}"),
             Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "-s {}: another server answers there, or it is no socket", path.display())
             }
@@ -127,6 +165,8 @@ struct Shared {
     links: Arc<Links>,
     stopping: AtomicBool,
     stop_wanted: Notify,
+    drain: drain::State,
+    orders: Arc<Orders>,
     /// Clients whose writes are on their way.
     waiting: Gauge,
     write_timeout_ms: u64,
@@ -144,11 +184,28 @@ impl Shared {
         self.stop_wanted.notify_one();
     }
 
-    /// Until it is told to stop, and has let writes that are on their way arrive.
-    async fn until_stop(&self, signals: &mut Signals) {
-        tokio::select! {
-            () = signals.until_stop(&self.node) => {}
-            () = self.stop_wanted.notified() => {}
+    /// Until it is told to stop, has served its clients to their end where it should, and has let
+    /// writes that are on their way arrive.
+    async fn until_stop(
+        &self,
+        signals: &mut Signals,
+        mut successor: Option<Successor>,
+        limit_ms: u64,
+    ) {
+        let told = tokio::select! {
+            told = signals.until_told(&self.node) => told,
+            () = self.orders.until_restart() => Told::GiveWay,
+            () = self.stop_wanted.notified() => Told::Stop,
+        };
+        notify::stopping();
+        if told != Told::Stop {
+            // Without a successor to take them, clients are served to their end.
+            let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
+            tokio::select! {
+                () = self.drain_clients(successor, limit_ms) => {}
+                () = signals.until_interrupted(&self.node) => {}
+                () = self.stop_wanted.notified() => {}
+            }
         }
         self.stopping.store(true, Ordering::Relaxed);
         let quiet = async {
@@ -172,6 +229,7 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 pub struct Server {
     options: Options,
     bound: Vec<Bound>,
+    handover: Option<Handover>,
     peer_socket: Option<TcpSocket>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
@@ -181,11 +239,9 @@ impl Server {
     /// Takes all addresses, so that whatever is wrong with them shows at once.
     pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
+        // First: what was handed over is known by its numbers alone.
+        let (bound, handover) = listener::bind_all(&options)?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
-        let mut bound = Vec::new();
-        for listen in &options.listen {
-            bound.extend(Bound::new(listen, settings.workers)?);
-        }
         let peers = options.peers.as_ref();
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
@@ -193,13 +249,27 @@ impl Server {
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, peer_socket, credentials, state })
+        Ok(Self { options, bound, handover, peer_socket, credentials, state })
+    }
+
+    /// The sockets for clients alone, which listen from now on, and a way for clients from one
+    /// process to the next: for one that holds them, and hands them to the one that serves.
+    pub fn hold_sockets(options: &Options) -> Result<Vec<OwnedFd>, StartError> {
+        let (bound, _) = listener::bind_all(options)?;
+        let mut held = Vec::new();
+        for one in bound {
+            held.extend(one.hold(options.node.settings.backlog)?);
+        }
+        let (to, from) = UnixStream::pair()
+            .map_err(|error| StartError::System("make a way for clients", error))?;
+        held.extend([to.into(), from.into()]);
+        Ok(held)
     }
 
     /// Serves until a signal, or a client that may, ends it.
-    pub fn run(self) -> Result<(), StartError> {
+    pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, peer_socket, credentials, state: _state } = self;
+        let Self { options, bound, handover, peer_socket, credentials, state: _state } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
@@ -209,18 +279,24 @@ impl Server {
         let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
         let (links, wishes) = Links::new(seeds);
         let links = Arc::new(links);
+        let (drain, passed) = drain::State::new(options.node.settings.workers);
+        let orders = Arc::new(Orders::new(options.supervisor));
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
             links: Arc::clone(&links),
             stopping: AtomicBool::new(false),
             stop_wanted: Notify::new(),
+            drain,
+            orders: Arc::clone(&orders),
             waiting: Gauge::default(),
             write_timeout_ms: options.write_timeout_ms,
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, wishes)?,
+            (Some(peers), Some(socket)) => {
+                start_links(peers, socket, (node, links, wishes), Arc::clone(&orders))?
+            }
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
@@ -230,10 +306,18 @@ impl Server {
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
-            start_workers(&options, bound, &shared)?;
+            let clients = handover.as_ref().map(received).unwrap_or_default();
+            start_workers(&options, bound, clients, &shared)?;
         }
-        runtime.block_on(shared.until_stop(&mut signals));
-        Ok(())
+        let successor = handover.map(|handover| Successor { handover, passed });
+        let limit_ms = options.drain_timeout_ms;
+        runtime.block_on(async {
+            tokio::select! {
+                () = shared.until_stop(&mut signals, successor, limit_ms) => {}
+                () = notify::keep_telling(&shared.node, is_witness) => {}
+            }
+        });
+        Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })
     }
 }
 
@@ -247,9 +331,8 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
 fn start_links(
     peers: PeerOptions,
     socket: TcpSocket,
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
-    wishes: UnboundedReceiver<LogWish>,
+    (node, links, wishes): (Arc<Node<Waiter>>, Arc<Links>, UnboundedReceiver<LogWish>),
+    orders: Arc<Orders>,
 ) -> Result<(), StartError> {
     let is_witness = peers.is_witness;
     let (sender, visitors) = data::visitors();
@@ -257,7 +340,8 @@ fn start_links(
     let group =
         data::Group { peers: peers.clone(), links: Arc::clone(&links), queues: of_peers, visitors };
     let of_data = Arc::clone(&node);
-    let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
+    let setup =
+        control::Setup { peers, socket, node, links, queues, wishes, visitors: sender, orders };
     // First, so that whoever is dialed from here finds this node's port open.
     control::start(setup)?;
     if is_witness { Ok(()) } else { data::start(of_data, group) }
@@ -276,6 +360,7 @@ fn new_node(options: &Options) -> Node<Waiter> {
 fn start_workers(
     options: &Options,
     bound: Vec<Bound>,
+    clients: Vec<Passed>,
     shared: &Arc<Shared>,
 ) -> Result<(), StartError> {
     let settings = &options.node.settings;
@@ -286,16 +371,22 @@ fn start_workers(
     for one in bound {
         let address = one.to_string();
         let of_workers = one.listen(settings.backlog, &runtimes)?;
-        listeners.iter_mut().zip(of_workers).for_each(|(list, listener)| list.push(listener));
+        of_workers.into_iter().for_each(|(worker, listener)| listeners[worker].push(listener));
         tracing::info!(%address, "accepting clients");
     }
     if let Some(path) = &options.port_file {
         write_ports(path, &ports);
     }
-    for (worker, (runtime, listeners)) in runtimes.into_iter().zip(listeners).enumerate() {
+    let mut of_worker: Vec<Vec<Passed>> = runtimes.iter().map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        of_worker[number % settings.workers].push(client);
+    }
+    let parts = runtimes.into_iter().zip(listeners).zip(of_worker);
+    for (worker, ((runtime, listeners), clients)) in parts.enumerate() {
         let shared = Arc::clone(shared);
         let body = move || {
             runtime.block_on(async move {
+                clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
                 for listener in listeners {
                     listens(&shared.node, worker, &listener);
                     tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
@@ -309,6 +400,22 @@ fn start_workers(
             .map_err(|error| StartError::System("start a worker thread", error))?;
     }
     Ok(())
+}
+
+/// The clients of the process before this one.
+fn received(handover: &Handover) -> Vec<Passed> {
+    match handover.receive() {
+        Ok(clients) => {
+            if !clients.is_empty() {
+                tracing::info!(clients = clients.len(), "taken over");
+            }
+            clients
+        }
+        Err(error) => {
+            tracing::error!(%error, "clients of the process before cannot be taken over");
+            Vec::new()
+        }
+    }
 }
 
 /// Shows a listening socket among the connections.

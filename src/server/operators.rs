@@ -26,6 +26,8 @@ impl Control {
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
+            "restart" => self.orders.restart(),
+            "upgrade" => self.orders.upgrade(),
             other => match change(other) {
                 Some(change) => self.change_nodes(&change?).await,
                 None => Err(format!("{other:?} is not known to this version")),

@@ -37,7 +37,7 @@ summary! {
     /// Where memory is short.
     evictions, lost_by_members,
     /// Faults.
-    crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
+    crashes, silent_crashes, leaves, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.
     views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
     /// Changes of the nodes, those of living ones, and those that would leave too few.

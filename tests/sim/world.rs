@@ -96,6 +96,8 @@ pub(crate) struct World {
     /// Hosts that were removed while they ran.
     pub(crate) retired: Vec<bool>,
     pub(crate) alive: BTreeMap<Incarnation, Process>,
+    /// Processes that were told to end.
+    pub(crate) leaving: BTreeSet<Incarnation>,
     /// Former lives of each host.
     former: Vec<Vec<Incarnation>>,
     /// Hosts without power: nobody refuses connections there.
@@ -139,6 +141,7 @@ impl World {
             expected: vec![false; hosts],
             retired: vec![false; hosts],
             alive: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             former: vec![Vec::new(); hosts],
             silent: vec![false; hosts],
             network: Network::default(),
@@ -343,6 +346,7 @@ impl World {
             node.set_seated(is_seated, now, post);
             node.tick(now, post);
         })?;
+        self.go_on_leaving(life)?;
         if self.rng.random_ratio(1, 4) {
             for other in (0..self.hosts).filter(|&other| other != slot) {
                 self.dial(life, other)?;

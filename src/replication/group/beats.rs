@@ -71,6 +71,7 @@ impl<W> Group<W> {
             filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
             flushes: self.open_flushes(),
             is_seated: self.is_seated,
+            leaving: self.is_leaving,
         };
         out.send(to, Message::Beat(beat));
     }
@@ -86,7 +87,7 @@ impl<W> Group<W> {
         open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
     }
 
-    fn announce<O: Outside<W>>(&self, to: Incarnation, out: &mut O) {
+    pub(super) fn announce<O: Outside<W>>(&self, to: Incarnation, out: &mut O) {
         out.send(to, Message::View(Box::new(self.view.clone())));
     }
 }

@@ -6,6 +6,7 @@
 mod beats;
 mod change;
 mod cluster_time;
+mod leave;
 mod next;
 mod peers;
 mod solo;
@@ -115,6 +116,8 @@ pub struct Group<W> {
     left_out: BTreeSet<Incarnation>,
     /// Whether the log counts this life among its voters.
     is_seated: bool,
+    /// This node is about to end, and wants a view without it.
+    is_leaving: bool,
     /// Since when this node is a member; lanes that work in an older view don't count.
     member_since: Option<Epoch>,
     active: [Epoch; LANES],
@@ -154,6 +157,7 @@ impl<W> Group<W> {
             flush_due: None,
             left_out: BTreeSet::new(),
             is_seated: false,
+            is_leaving: false,
             member_since: None,
             active: [Epoch(0); LANES],
             settled: [Epoch(0); LANES],
@@ -253,6 +257,7 @@ impl<W> Group<W> {
             return Vec::new();
         }
         let mut todo = self.adopt(view, now);
+        self.dismiss(out);
         self.beat_to_all(now, out);
         todo.extend(self.review(now, out));
         todo
@@ -447,11 +452,13 @@ impl<W> Group<W> {
         self.peers.is_up(life, &self.options.timing, now.local)
     }
 
-    /// Who proposes views: the lowest-named member that can be heard from here.
+    /// Who proposes views: the lowest-named member that can be heard from here; rather one that
+    /// stays.
     fn decider(&self, now: Now) -> Option<Incarnation> {
         let me = self.me();
-        let mut members = self.view.members.iter().map(|member| member.incarnation);
-        members.find(|&member| member == me || self.is_up(member, now))
+        let members = self.view.members.iter().map(|member| member.incarnation);
+        let mut present = members.filter(|&member| member == me || self.is_up(member, now));
+        present.clone().find(|&member| !self.leaves(member)).or_else(|| present.next())
     }
 
     fn is_member(&self) -> bool {
