@@ -35,8 +35,10 @@ use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+/// Between two attempts to reach a peer. The first one after a connection's end is made at once,
+/// and the next ones soon: the port of a process that is just dying resets before it refuses.
 const REDIAL_MS: u64 = 100;
+const REDIAL_MIN_MS: u64 = 3;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
 
@@ -211,6 +213,9 @@ impl Control {
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
+            "restart" | "upgrade" if !self.is_witness && self.node.is_last(now) => {
+                Err("no other node has the items, and all would be lost; to stop all the same, use SIGTERM".into())
+            }
             "restart" => self.orders.restart(),
             "upgrade" => self.orders.upgrade(),
             other => Err(format!("{other:?} is not known to this version")),
@@ -249,11 +254,13 @@ impl Control {
     ) {
         let mut courier = self.courier();
         let mut told = String::new();
+        let mut redial_ms = REDIAL_MIN_MS;
         loop {
             let since = clock::local();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
+                    redial_ms = REDIAL_MIN_MS;
                     // Nobody has heard what was said before, and it is said again.
                     while queue.try_recv().is_ok() {}
                     self.peers[peer].dialed.set(Some(hello.incarnation));
@@ -276,7 +283,8 @@ impl Control {
                     }
                 }
             }
-            self.pause(peer, since).await;
+            self.pause(peer, since, redial_ms).await;
+            redial_ms = (redial_ms * 2).min(REDIAL_MS);
         }
     }
 
@@ -293,8 +301,8 @@ impl Control {
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
-    async fn pause(&self, peer: usize, since: Millis) {
-        let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+    async fn pause(&self, peer: usize, since: Millis, redial_ms: u64) {
+        let pause_ms = redial_ms.saturating_sub(clock::local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
