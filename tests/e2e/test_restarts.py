@@ -8,12 +8,12 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 import wire
-from cluster import BINARY, Node, new_group, ready, single_node
+from cluster import BINARY, READY_DEADLINE_S, Node, new_group, ready
 from ports import free_port
 from processes import Program, running
 from waiting import wait_until
@@ -265,6 +265,27 @@ def test_sockets_of_systemd_are_served_and_outlive_the_server(tmp_path):
             socket.create_connection(("127.0.0.1", port), 5).close()
 
 
+@pytest.mark.parametrize("more", [[], ["--supervise"]], ids=["server", "supervisor"])
+def test_nobody_notices_that_systemd_restarts_the_whole_service(more, figure):
+    nodes = new_group(["--drain-timeout", "3000"])
+    port = free_port()
+
+    def is_member():
+        return b"STAT state member\r\n" in wire.ask(port, b"stats replication\r\n")
+
+    with listening_socket(port) as held, running(nodes[1:]):
+        service = Activated([held], flags=[*nodes[0].command[1:], *more])
+        with running([service]):
+            wait_until(is_member, "it is a member", READY_DEADLINE_S)
+            clients = [PerRequest(port, number) for number in range(4)]
+            with under_load(clients):
+                for _ in range(2):
+                    assert service.stop() == 0
+                    service.start()
+                    wait_until(is_member, "it is a member", READY_DEADLINE_S)
+    figure(f"restart by systemd: {longest(clients)}")
+
+
 def test_what_is_handed_over_wrongly_is_one_line():
     port = free_port()
     with socket.socket() as idle:
@@ -333,6 +354,52 @@ def test_the_pid_file_holds_the_supervisor_and_stats_the_server(tmp_path):
         assert int(pid) == server_pid(node)
 
 
+def test_clients_go_over_with_their_login_and_others_are_let_go(tmp_path):
+    (tmp_path / "users").write_text("foo:bar\n")
+    login = b"set x 0 0 7\r\nfoo bar\r\n"
+    flags = ["--supervise", "-Y", str(tmp_path / "users")]
+    with running([Node(group_flags=flags)]) as (node,):
+        wait_until(lambda: not wire.is_refused(node.port), "clients are let in")
+        before = server_pid(node)
+        with ExitStack() as stack:
+            connect = lambda: stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 10))
+            known, unknown, listener, half = connect(), connect(), connect(), connect()
+            for client in (known, listener, half):
+                client.sendall(login)
+                assert client.recv(100) == b"STORED\r\n"
+            listener.sendall(b"watch fetchers\r\n")
+            assert listener.recv(100) == b"OK\r\n"
+            half.sendall(b"set half 0 0 1\r\n")
+            os.kill(node.pid, signal.SIGUSR2)
+            assert listener.recv(100) == b"", "closed in order"
+            assert half.recv(100) == b"", "closed in order"
+            known.sendall(b"set a 0 0 1\r\nx\r\nget a\r\n")
+            expected = b"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
+            assert wire.receive(known, len(expected)) == expected
+            assert server_pid(node) != before
+            unknown.sendall(b"get a\r\n")
+            assert unknown.recv(100) == b"CLIENT_ERROR unauthenticated\r\n"
+
+
+def test_clients_of_a_unix_socket_go_over_too(tmp_path):
+    path = tmp_path / "socket"
+    command = [BINARY, "--supervise", "-s", str(path), "-m", "16", "-v"]
+    with running([Program("unix", command)]) as (node,), socket.socket(socket.AF_UNIX) as client:
+        wait_until(path.exists, "the socket is there")
+        client.settimeout(10)
+        client.connect(str(path))
+        pids = set()
+        for _ in range(3):
+            client.sendall(b"stats\r\n")
+            answer = b""
+            while not answer.endswith(b"END\r\n"):
+                answer += client.recv(65536)
+            pids.add(re.search(rb"STAT pid (\d+)", answer)[1])
+            os.kill(node.pid, signal.SIGUSR2)
+            wait_until(lambda: str(server_pid(node)).encode() not in pids | {b"None"}, "another one serves")
+        assert len(pids) == 3
+
+
 # Another program.
 
 
@@ -341,7 +408,7 @@ def replaceable(tmp_path):
     """A group whose first node runs from a file of its own."""
     program = tmp_path / "sessiond"
     os.link(BINARY, program) if os.stat(BINARY).st_dev == os.stat(tmp_path).st_dev else copy(program)
-    nodes = supervised_group(["--drain-timeout", "3000"])
+    nodes = supervised_group(["--drain-timeout", "3000", "--upgrade-timeout", "3000"])
     nodes[0].command[0] = str(program)
     with ready(nodes):
         yield nodes, program
@@ -389,6 +456,40 @@ def test_a_new_program_that_can_not_be_run_disturbs_nobody(replaceable, content)
         os.kill(nodes[0].pid, signal.SIGUSR2)
         wait_until(lambda: nodes[0].output().count("not upgraded") == 2, "it is refused")
         assert server_pid(nodes[0]) == before
+
+
+# It takes the command line, and then it fails.
+DIES = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexit 1\n"
+HANGS = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexec sleep 60\n"
+
+
+@pytest.mark.parametrize("content", [DIES, HANGS], ids=["dies", "hangs"])
+def test_a_new_program_that_does_not_get_to_serve_gives_way_to_the_former_one(replaceable, content):
+    nodes, program = replaceable
+    clients = [kind(nodes[0].port, number) for number, kind in enumerate((PerRequest, KeepAlive))]
+    with under_load(clients):
+        before = server_pid(nodes[0])
+        replace(program, content)
+        os.kill(nodes[0].pid, signal.SIGUSR2)
+        wait_until(lambda: "the former one begins again" in nodes[0].output(), "it is refused")
+        has_begun_anew(nodes[0], before)
+        # And after a crash too, as the program that is there is known to be no good.
+        before = server_pid(nodes[0])
+        clients.pop().leave()
+        clients.pop().leave()
+        os.kill(before, signal.SIGKILL)
+        has_begun_anew(nodes[0], before)
+
+
+def test_the_last_node_that_has_the_items_is_not_restarted():
+    with ready(supervised_group()) as (first, second, third):
+        assert wire.ask(first.port, b"set a 0 0 1\r\nx\r\n") == b"STORED\r\n"
+        for other in (second, third):
+            assert other.stop() == 0
+        for order in ("restart", "upgrade"):
+            said = ctl(first, order)
+            assert said.returncode == 1 and "no other node has the items" in said.stderr
+        assert wire.ask(first.port, b"get a\r\n").startswith(b"VALUE a")
 
 
 def test_restart_and_upgrade_are_refused_where_nobody_starts_it_again():
