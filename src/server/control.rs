@@ -34,8 +34,10 @@ use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+/// Between two attempts to reach a peer. The first one after a connection's end is made at once,
+/// and the next ones soon: the port of a process that is just dying resets before it refuses.
 const REDIAL_MS: u64 = 100;
+const REDIAL_MIN_MS: u64 = 3;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
 
@@ -242,11 +244,13 @@ impl Control {
     ) {
         let mut courier = self.courier();
         let mut told = String::new();
+        let mut redial_ms = REDIAL_MIN_MS;
         loop {
             let since = clock::local();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
+                    redial_ms = REDIAL_MIN_MS;
                     // Nobody has heard what was said before, and it is said again.
                     while queue.try_recv().is_ok() {}
                     self.peers[peer].dialed.set(Some(hello.incarnation));
@@ -269,7 +273,8 @@ impl Control {
                     }
                 }
             }
-            self.pause(peer, since).await;
+            self.pause(peer, since, redial_ms).await;
+            redial_ms = (redial_ms * 2).min(REDIAL_MS);
         }
     }
 
@@ -286,8 +291,8 @@ impl Control {
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
-    async fn pause(&self, peer: usize, since: Millis) {
-        let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+    async fn pause(&self, peer: usize, since: Millis, redial_ms: u64) {
+        let pause_ms = redial_ms.saturating_sub(clock::local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
