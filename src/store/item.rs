@@ -235,6 +235,12 @@ impl Header {
         self.value_len.set((segment as u32) << SEGMENT_SHIFT | len);
     }
 
+    /// Stands in its list where another did.
+    pub(super) fn take_place(&mut self, other: &Self) {
+        self.set_segment(other.segment());
+        (self.newer, self.older) = (other.newer, other.older);
+    }
+
     pub(super) fn newer(&self) -> u32 {
         self.newer.get()
     }

@@ -423,10 +423,19 @@ impl Store {
     /// Writes an item over its predecessor.
     fn rewrite(&mut self, draft: &Draft<'_>, now: Now) {
         let head = self.building[0];
-        self.lru.remove(&mut self.slab, head);
+        let before = *self.slab.header(head);
+        let keeps_place = self.lru.keeps_place(&before, draft.deadline, now);
+        if !keeps_place {
+            self.lru.remove(&mut self.slab, head);
+        }
         self.slab.write(&self.building, draft, now);
         self.building.clear();
-        self.list(head, draft.deadline, now);
+        if keeps_place {
+            self.lru.take_place(&mut self.slab, head, &before);
+            self.ends.add(self.slab.page_of(head), draft.deadline);
+        } else {
+            self.list(head, draft.deadline, now);
+        }
     }
 
     /// Stores an item whose key is absent.
