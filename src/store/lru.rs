@@ -5,8 +5,8 @@
 //! what is read a second time is kept in *warm*, so that a scan over everything flushes nothing
 //! that is in use. Items with a short life may be kept apart, in *temporary*. Unlike memcached's,
 //! a list holds items of all sizes: whatever is least in use goes, however large it is. And what is
-//! stored again where it lies keeps its place: what was used is known at the old end soon enough,
-//! and whoever moves an item waits for its neighbours.
+//! stored again where it lies keeps its place and is marked: at the old end that is known soon
+//! enough, and whoever moves an item waits for its neighbours.
 
 use super::item::{ACTIVE, FETCHED, Header};
 use super::slab::{ChunkId, NONE, Slab};
@@ -154,11 +154,17 @@ impl Lru {
         counts.bytes -= bytes(header);
     }
 
-    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+    pub(super) fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
         let header = self.unlink(slab, id);
         let counts = self.tally.of(&header);
         counts.segments[header.segment() as usize] -= 1;
         counts.segments[segment as usize] += 1;
+        match (header.segment(), segment) {
+            (Segment::Warm, Segment::Warm) => counts.moves_within_lru += 1,
+            (_, Segment::Warm) => counts.moves_to_warm += 1,
+            (Segment::Hot | Segment::Warm, _) => counts.moves_to_cold += 1,
+            _ => {}
+        }
         self.push(slab, id, segment);
     }
 
@@ -195,15 +201,11 @@ impl Lru {
         }
     }
 
-    /// A read; returns whether it was read before, and when it was last used.
-    pub(super) fn hit(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header_mut(id);
-        let before = (header.has(FETCHED), header.used_s());
+    /// A read; returns the segment that the item has to be linked to, if that changes.
+    #[inline(always)]
+    pub(super) fn hit(&mut self, header: &mut Header, now_s: u32) -> Option<Segment> {
         self.tally.of(header).hits[header.segment() as usize] += 1;
-        if let Some(segment) = self.note_use(header, now_s) {
-            self.relink(slab, id, segment);
-        }
-        before
+        self.note_use(header, now_s)
     }
 
     /// Any other use.
@@ -232,7 +234,7 @@ impl Lru {
         }
         header.use_at(now_s);
         if header.segment() == Segment::Cold {
-            self.tally.of(header).moves_to_warm += 1;
+            header.unmark(ACTIVE);
             return Some(Segment::Warm);
         }
         header.mark(ACTIVE);
@@ -287,15 +289,8 @@ impl Lru {
         let age_s = header.idle_s(now);
         if header.has(ACTIVE) {
             header.unmark(ACTIVE);
-            let counts = self.tally.of(header);
-            match segment {
-                Segment::Warm => counts.moves_within_lru += 1,
-                _ => counts.moves_to_warm += 1,
-            }
             self.relink(slab, id, Segment::Warm);
         } else if list.bytes > max_bytes || is_too_old(slab, age_s) {
-            let header = slab.header(id);
-            self.tally.of(header).moves_to_cold += 1;
             self.relink(slab, id, Segment::Cold);
         } else {
             return false;
@@ -303,17 +298,26 @@ impl Lru {
         true
     }
 
+    /// Sees to it that what goes first is not in use, unless too much is; a bounded step of it.
+    pub(super) fn spare(&mut self, slab: &mut Slab, now: Now) {
+        const SPARED: usize = 8;
+        let oldest = ChunkId::from_raw(self.lists[Segment::Cold as usize].oldest);
+        if oldest.is_some_and(|id| slab.header(id).has(ACTIVE)) {
+            self.juggle(slab, SPARED, now);
+        }
+    }
+
     /// The oldest cold item, once those before it that are in use have gone to warm.
-    pub(super) fn coldest(&mut self, slab: &mut Slab, most: usize) -> Option<ChunkId> {
+    fn coldest(&mut self, slab: &mut Slab, most: usize) -> Option<ChunkId> {
         let oldest = |lru: &Self| ChunkId::from_raw(lru.lists[Segment::Cold as usize].oldest);
         for _ in 0..most {
-            let header = slab.header_mut(oldest(self)?);
+            let id = oldest(self)?;
+            let header = slab.header_mut(id);
             if !header.has(ACTIVE) {
-                break;
+                return Some(id);
             }
             header.unmark(ACTIVE);
-            self.tally.of(header).moves_to_warm += 1;
-            self.relink(slab, oldest(self)?, Segment::Warm);
+            self.relink(slab, id, Segment::Warm);
         }
         oldest(self)
     }

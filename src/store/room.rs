@@ -136,9 +136,7 @@ impl Store {
     }
 
     fn evict_oldest(&mut self, now: Now) -> bool {
-        /// What is in use is spared, though nobody looks for long for what is not.
-        const SPARED: usize = 8;
-        self.lru.coldest(&mut self.slab, SPARED);
+        self.lru.spare(&mut self.slab, now);
         let Some(id) = self.lru.oldest() else {
             return false;
         };

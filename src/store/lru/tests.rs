@@ -102,11 +102,10 @@ impl Naive {
         }
         if was_fetched {
             entry.used_s = now_s;
+            entry.active = segment != Segment::Cold as usize;
         }
         if was_fetched && segment == Segment::Cold as usize {
             self.renew(key, Segment::Warm);
-        } else if was_fetched {
-            entry.active = true;
         }
     }
 
