@@ -38,6 +38,7 @@ impl<W> Shard<W> {
     }
 
     /// Whether this copy of the key is the one to show, if `proves_read` says so afterwards.
+    #[inline(always)]
     pub(super) fn may_read(&self, key: Key<'_>) -> bool {
         self.lane.may_read(key)
     }
@@ -59,17 +60,17 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let item = self.store.get(key, now);
-        tell_owner(&mut self.lane, key, item)
+        let item = self.store.get(key, now)?;
+        tell_owner(&mut self.lane, key, item.idle_s);
+        Some(item)
     }
 
     /// The same for a key that may have been looked for already.
+    #[inline(always)]
     pub(super) fn read(&mut self, sought: &Sought<'_>, now: Now) -> Option<Item<'_>> {
-        let item = match sought.place {
-            Some(place) => self.store.get_at(place, sought.key, now),
-            None => self.store.get(sought.key, now),
-        };
-        tell_owner(&mut self.lane, sought.key, item)
+        let item = self.store.get_at(sought.place.as_ref(), sought.key, now)?;
+        tell_owner(&mut self.lane, sought.key, item.idle_s);
+        Some(item)
     }
 
     /// Frees memory for other shards; those who share what goes are told.
@@ -206,13 +207,12 @@ impl<W> Shard<W> {
 
 /// An item that is used at last is in use for its owner too, who says which items have to go.
 /// Once a minute is enough for that, as it is for memcached's own order.
-#[inline(always)]
-fn tell_owner<'a, W>(lane: &mut Lane<W>, key: Key<'_>, item: Option<Item<'a>>) -> Option<Item<'a>> {
+#[inline]
+fn tell_owner<W>(lane: &mut Lane<W>, key: Key<'_>, idle_s: u32) {
     const UNUSED_S: u32 = 60;
-    if item.as_ref().is_some_and(|item| item.idle_s >= UNUSED_S) && !lane.owns(key) {
+    if idle_s >= UNUSED_S && !lane.owns(key) {
         lane.bump(key);
     }
-    item
 }
 
 /// A shard's store as its lane sees it.

@@ -13,8 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep, timeout};
 
+use super::buffers::{self, Buffers};
 use super::courier::Courier;
-use super::{Shared, buffers, clock, drain};
+use super::{Shared, clock, drain};
 use crate::node::{Ending, Session, Socket, Step};
 use crate::record::Outcome;
 use crate::stats::Counters;
@@ -104,8 +105,7 @@ struct Connection<S> {
     idle_max: Option<Duration>,
     session: Session,
     courier: Courier,
-    input: Vec<u8>,
-    output: Vec<u8>,
+    buffers: Buffers,
 }
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
@@ -123,11 +123,10 @@ pub(super) async fn serve<S: Stream>(
         idle_max,
         session: if since == Since::Login { session.let_in() } else { session },
         courier: Courier::new(Arc::clone(&shared.links)),
-        input: Vec::new(),
-        output: Vec::new(),
+        buffers: Buffers::default(),
     };
     let result = shared.drain.serving(worker, connection.run(worker, &shared)).await;
-    connection.put_back();
+    buffers::give(std::mem::take(&mut connection.buffers));
     let ending = match &result {
         Ok(_) if shared.is_stopping() => Ending::Shutdown,
         Ok(_) => Ending::Normal,
@@ -175,7 +174,7 @@ impl<S: Stream> Connection<S> {
     /// Waits for input as `fill` does. When connections are closed or passed on, one whose client
     /// says nothing is at its end.
     async fn hear(&mut self, wants: usize, drain: &drain::State) -> io::Result<usize> {
-        let says_nothing = self.input.is_empty();
+        let says_nothing = self.buffers.input.is_empty();
         let is_between = says_nothing && self.session.is_between_commands();
         let mut filling = pin!(self.fill(wants));
         poll_fn(|context| match filling.as_mut().poll(context) {
@@ -187,25 +186,22 @@ impl<S: Stream> Connection<S> {
 
     /// Executes all complete commands. Returns how long the input should get, or `None` at the end.
     async fn work(&mut self, worker: usize, shared: &Shared) -> io::Result<Option<usize>> {
-        if self.output.capacity() == 0 {
-            self.output = buffers::take();
-        }
         let counters = shared.node.counters(worker);
         loop {
             let now = clock::now(&shared.node);
             let (done, step) = self.session.advance(
                 &shared.node,
-                &self.input,
+                &self.buffers.input,
                 now,
-                &mut self.output,
+                &mut self.buffers.output,
                 &mut self.courier,
             );
-            self.input.drain(..done);
+            self.buffers.input.drain(..done);
             // Unlike memcached, which writes before it yields: a write for every 20 commands took a
             // fifth off the throughput of pipelines, and gained their clients nothing.
             if step != Step::Yield {
                 let written = self.write_at_once(counters)?;
-                if !self.output.is_empty() {
+                if !self.buffers.output.is_empty() {
                     self.write_rest(written, counters).await?;
                 }
             }
@@ -220,16 +216,20 @@ impl<S: Stream> Connection<S> {
                         return Ok(None);
                     }
                 }
-                Step::Wait => match self.outcome(counters, shared).await? {
-                    Waited::Outcome(outcome) => {
-                        self.session.resume(&shared.node, outcome, &mut self.output);
+                Step::Wait => {
+                    self.put_back();
+                    match self.outcome(counters, shared).await? {
+                        Waited::Outcome(outcome) => {
+                            self.hold();
+                            self.session.resume(&shared.node, outcome, &mut self.buffers.output);
+                        }
+                        Waited::Gone | Waited::Unknown => return Ok(None),
+                        Waited::Unanswered => {
+                            self.stream.break_off();
+                            return Ok(None);
+                        }
                     }
-                    Waited::Gone | Waited::Unknown => return Ok(None),
-                    Waited::Unanswered => {
-                        self.stream.break_off();
-                        return Ok(None);
-                    }
-                },
+                }
                 Step::Close => return Ok(None),
                 Step::Stop(stop) => {
                     shared.stop(stop);
@@ -243,9 +243,9 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Waits for input. Only while there is some to keep does the connection hold a buffer.
+    /// Waits for input. Only while there is some to keep does the connection hold buffers.
     fn fill(&mut self, wants: usize) -> impl Future<Output = io::Result<usize>> {
-        let Self { stream, input, .. } = self;
+        let Self { stream, buffers, .. } = self;
         let mut is_asked = false;
         poll_fn(move |context| {
             // At first there is nearly always nothing: asking costs less than getting ready to read.
@@ -255,13 +255,16 @@ impl<S: Stream> Connection<S> {
                     return Poll::Pending;
                 }
             }
-            if input.capacity() == 0 {
-                *input = buffers::take();
+            if buffers.is_none() {
+                *buffers = buffers::take();
             }
-            input.reserve(wants.saturating_sub(input.len()));
+            let input = &mut buffers.input;
+            if wants > input.capacity() {
+                input.reserve(wants - input.len());
+            }
             let polled = pin!(stream.read_buf(input)).poll(context);
-            if matches!(polled, Poll::Pending) && input.is_empty() {
-                buffers::give(std::mem::take(input));
+            if polled.is_pending() && input.is_empty() {
+                buffers::give(std::mem::take(buffers));
             }
             polled
         })
@@ -278,12 +281,12 @@ impl<S: Stream> Connection<S> {
 
     /// Writes all replies, or says how much of them: nearly always they fit.
     fn write_at_once(&mut self, counters: &Counters) -> io::Result<usize> {
-        if self.output.is_empty() {
+        if self.buffers.output.is_empty() {
             return Ok(0);
         }
-        match self.stream.try_write(&self.output) {
+        match self.stream.try_write(&self.buffers.output) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Ok(written) if written == self.output.len() => {
+            Ok(written) if written == self.buffers.output.len() => {
                 self.has_written(counters);
                 Ok(0)
             }
@@ -293,8 +296,8 @@ impl<S: Stream> Connection<S> {
 
     /// Writes what did not fit at once.
     async fn write_rest(&mut self, mut written: usize, counters: &Counters) -> io::Result<()> {
-        while written < self.output.len() {
-            match within(self.idle_max, self.stream.write(&self.output[written..])).await? {
+        while written < self.buffers.output.len() {
+            match within(self.idle_max, self.stream.write(&self.buffers.output[written..])).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 more => written += more,
             }
@@ -304,8 +307,8 @@ impl<S: Stream> Connection<S> {
     }
 
     fn has_written(&mut self, counters: &Counters) {
-        counters.bytes_written.add(self.output.len() as u64);
-        self.output.clear();
+        counters.bytes_written.add(self.buffers.output.len() as u64);
+        self.buffers.output.clear();
     }
 
     /// Waits for the outcome of the command that the session has begun, as long as the client does.
@@ -339,8 +342,8 @@ impl<S: Stream> Connection<S> {
                 return Ok(Waited::Gone);
             }
             let rest = if is_closed { CLOSED_MAX - waited } else { limit - waited };
-            let may_read = !is_closed && self.input.len() < AHEAD_MAX;
-            let wants = self.input.len() + 1;
+            let may_read = !is_closed && self.buffers.input.len() < AHEAD_MAX;
+            let wants = self.buffers.input.len() + 1;
             tokio::select! {
                 biased;
                 outcome = &mut receiver => return Ok(match outcome {
@@ -359,11 +362,19 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    fn put_back(&mut self) {
-        if self.input.is_empty() {
-            buffers::give(std::mem::take(&mut self.input));
+    fn hold(&mut self) {
+        if self.buffers.is_none() {
+            self.buffers = buffers::take();
         }
-        buffers::give(std::mem::take(&mut self.output));
+    }
+
+    /// Where nothing is left in them, which is nearly always.
+    fn put_back(&mut self) {
+        if self.buffers.input.is_empty() {
+            buffers::give(std::mem::take(&mut self.buffers));
+        } else {
+            self.buffers.trim_output();
+        }
     }
 }
 

@@ -177,6 +177,7 @@ impl<W> Lane<W> {
     /// Whether the value of this key here is the one to show, provided that `proves_read` says so
     /// once it has been read. A copy that is being filled, or was left out, lacks what others have;
     /// a change that is not everywhere yet may still be lost.
+    #[inline(always)]
     pub fn may_read(&self, key: Key<'_>) -> bool {
         let is_pending = self.options.rules.pending_wait && self.pending.has(key);
         self.role == Role::Member && !self.is_told && !is_pending && !self.lost.has(key)
