@@ -16,7 +16,7 @@ use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
@@ -27,6 +27,7 @@ use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -34,8 +35,10 @@ use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+/// Between two attempts to reach a peer. The first one after a connection's end is made at once,
+/// and the next ones soon: the port of a process that is just dying resets before it refuses.
 const REDIAL_MS: u64 = 100;
+const REDIAL_MIN_MS: u64 = 3;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
 
@@ -51,15 +54,16 @@ pub(super) struct Setup {
     pub(super) visitors: UnboundedSender<Visitor>,
 }
 
-/// Starts the thread; returns when this node's part in the log of views works.
-pub(super) fn start(setup: Setup) -> Result<(), StartError> {
+/// Starts the thread; returns when this node's part in the log of views works, and where that
+/// stands from then on.
+pub(super) fn start(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
         LocalSet::new().block_on(&runtime, async move {
             match begin(setup).await {
-                Ok(()) => {
-                    let _ = report.send(Ok(()));
+                Ok(status) => {
+                    let _ = report.send(Ok(status));
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -76,13 +80,13 @@ pub(super) fn start(setup: Setup) -> Result<(), StartError> {
     })
 }
 
-async fn begin(setup: Setup) -> Result<(), StartError> {
+async fn begin(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
     let address = peers.listen;
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
-    let is_witness = peers.is_witness;
+    let (is_witness, status) = (peers.is_witness, log.membership().watch());
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
@@ -112,7 +116,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     for (peer, queue) in queues.into_iter().enumerate() {
         spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
     }
-    Ok(())
+    Ok(status)
 }
 
 /// What the tasks of the thread share.
@@ -242,11 +246,13 @@ impl Control {
     ) {
         let mut courier = self.courier();
         let mut told = String::new();
+        let mut redial_ms = REDIAL_MIN_MS;
         loop {
             let since = clock::local();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
+                    redial_ms = REDIAL_MIN_MS;
                     // Nobody has heard what was said before, and it is said again.
                     while queue.try_recv().is_ok() {}
                     self.peers[peer].dialed.set(Some(hello.incarnation));
@@ -269,7 +275,8 @@ impl Control {
                     }
                 }
             }
-            self.pause(peer, since).await;
+            self.pause(peer, since, redial_ms).await;
+            redial_ms = (redial_ms * 2).min(REDIAL_MS);
         }
     }
 
@@ -286,8 +293,8 @@ impl Control {
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
-    async fn pause(&self, peer: usize, since: Millis) {
-        let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+    async fn pause(&self, peer: usize, since: Millis, redial_ms: u64) {
+        let pause_ms = redial_ms.saturating_sub(clock::local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}

@@ -124,6 +124,7 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
             _ = tick.tick() => {
                 data.node.tick_shards(clock::now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
+                data.note_queues();
             }
         }
     }
@@ -200,6 +201,12 @@ impl Data {
         if let Err(broken) = self.peers[peer].outbox.borrow_mut().push(message) {
             self.report(peer, broken);
         }
+    }
+
+    /// For those who ask how far a peer is behind.
+    fn note_queues(&self) {
+        let load = |peer: &Peer| Some((peer.life.get()?, peer.outbox.borrow().load()));
+        self.node.note_queues(self.peers.iter().filter_map(load).collect());
     }
 
     fn report(&self, peer: usize, Broken { messages }: Broken) {

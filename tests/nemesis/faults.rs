@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::connection::{Came, Connection};
-use super::group::{Group, NODES};
+use super::group::{Group, NODES, WORKERS};
 use super::history::wire::Form;
 use super::history::{Command, Reply};
 use super::proxy::Way;
@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Pause,
     /// The same for two nodes, one of which goes on before the other.
     PauseTwo,
+    /// One of a node's workers stands still, with whatever lock it has, while its beats go on.
+    PauseWorker,
     /// What nodes say to each other is late.
     Late,
     /// One node takes what others send only slowly.
@@ -62,6 +64,7 @@ pub(crate) const ALL: &[Kind] = &[
     Kind::Hiccup,
     Kind::Pause,
     Kind::PauseTwo,
+    Kind::PauseWorker,
     Kind::Late,
     Kind::Stall,
     Kind::Reset,
@@ -161,6 +164,11 @@ impl Nemesis<'_> {
                 self.group.go_on(a);
                 self.wait(0..1000);
                 self.group.go_on(b);
+            }
+            Kind::PauseWorker => {
+                let worker = self.group.stop_worker(a, self.rng.random_range(0..WORKERS))?;
+                self.last(Duration::from_millis(500));
+                drop(worker);
             }
             Kind::Late => {
                 let delay_ms = self.rng.random_range(5..200);

@@ -13,9 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::connection::Connection;
 use super::proxy::Network;
+use super::stopped::StoppedThread;
 
 /// Nodes of a group.
 pub(crate) const NODES: usize = 3;
+/// Worker threads of each.
+pub(crate) const WORKERS: usize = 2;
 /// A group is whole again by then, even on a busy machine: who was left out often has to wait for
 /// up to a minute.
 const WHOLE_WAIT: Duration = Duration::from_secs(120);
@@ -90,7 +93,7 @@ impl Group {
         let address = self.clients[node];
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         command.args(["-l", &address.ip().to_string(), "-p", &address.port().to_string()]);
-        command.args(["-m", "64", "-t", "2", "-v", "--cluster", "nemesis"]);
+        command.args(["-m", "64", "-t", &WORKERS.to_string(), "-v", "--cluster", "nemesis"]);
         command.args(["--node-name", &format!("n{}", node + 1), "--peers", &peers.join(",")]);
         command.args(["--peer-listen", &self.listens[node].to_string(), "--state-dir", "state"]);
         command.current_dir(self.home(node));
@@ -141,6 +144,12 @@ impl Group {
     /// SIGCONT.
     pub(crate) fn go_on(&self, node: usize) {
         self.signal(node, Signal::CONT);
+    }
+
+    /// One worker thread stands still until what is returned is dropped.
+    pub(crate) fn stop_worker(&self, node: usize, worker: usize) -> Result<StoppedThread, String> {
+        let child = self.children[node].as_ref().ok_or_else(|| format!("n{} is dead", node + 1))?;
+        StoppedThread::stop(child.id(), &format!("worker-{worker}"))
     }
 
     fn signal(&self, node: usize, signal: Signal) {

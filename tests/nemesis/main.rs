@@ -28,6 +28,7 @@ mod group;
 mod judge;
 mod kills;
 mod proxy;
+mod stopped;
 
 use std::sync::Mutex;
 use std::thread::{self, sleep};

@@ -40,8 +40,9 @@ const ASKED_MAX: usize = 1024;
 /// A learner that is not filled by then is tried again.
 const ADMIT_MAX: Duration = Duration::from_secs(2);
 /// Between the elections of two nodes that both know the leader dead, so that they do not take
-/// the votes from each other.
-const RANK_STEP: Duration = Duration::from_millis(30);
+/// the votes from each other. They have heard of the leader up to one of its beats apart, and each
+/// vote is written to a disk before it counts.
+const RANK_STEP: Duration = Duration::from_millis(75);
 /// Votes are refused up to the leader's last word plus the lease; hosts' timers differ a little.
 const LEASE_MARGIN: Duration = Duration::from_millis(5);
 
