@@ -178,7 +178,7 @@ pub(super) fn peer(flag: &str, entry: &str) -> Result<(Box<str>, SocketAddr), St
     Ok((name.into(), socket_address(flag, address)?))
 }
 
-fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
+pub(super) fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("{flag} {text:?}: expected HOST:PORT, e.g. 10.0.0.7:11212");
     let mut resolved = text.to_socket_addrs().map_err(|_| wrong())?;
     resolved.next().ok_or_else(wrong)

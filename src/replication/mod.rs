@@ -22,7 +22,7 @@ pub use message::{Hello, Message};
 pub use nodes::{NAME_MAX, NODES_MAX, Nodes, NodesChange, Place, Roster, names};
 pub use pace::Pace;
 pub use rules::Rules;
-pub use view::{Incarnation, Line, Member, View, may_follow};
+pub use view::{CAUSES, Incarnation, Line, Member, View, may_follow};
 
 use bytes::Bytes;
 

@@ -28,6 +28,7 @@ use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
 use super::orders::Orders;
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -56,15 +57,16 @@ pub(super) struct Setup {
     pub(super) orders: Arc<Orders>,
 }
 
-/// Starts the thread; returns when this node's part in the log of views works.
-pub(super) fn start(setup: Setup) -> Result<(), StartError> {
+/// Starts the thread; returns when this node's part in the log of views works, and where that
+/// stands from then on.
+pub(super) fn start(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
         LocalSet::new().block_on(&runtime, async move {
             match begin(setup).await {
-                Ok(()) => {
-                    let _ = report.send(Ok(()));
+                Ok(status) => {
+                    let _ = report.send(Ok(status));
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -81,13 +83,13 @@ pub(super) fn start(setup: Setup) -> Result<(), StartError> {
     })
 }
 
-async fn begin(setup: Setup) -> Result<(), StartError> {
+async fn begin(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let Setup { peers, socket, node, links, queues, wishes, visitors, orders } = setup;
     let address = peers.listen;
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
-    let is_witness = peers.is_witness;
+    let (is_witness, status) = (peers.is_witness, log.membership().watch());
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
@@ -124,7 +126,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     control.reach_all();
     spawn_local(Rc::clone(&control).compare_peers());
-    Ok(())
+    Ok(status)
 }
 
 /// What the tasks of the thread share.

@@ -126,6 +126,7 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
             _ = tick.tick() => {
                 data.node.tick_shards(clock::now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
+                data.note_queues();
             }
             _ = sync_tick.tick(), if data.node.is_syncing() => {
                 data.node.sync(clock::now(&data.node), &mut courier);
@@ -213,6 +214,12 @@ impl Data {
         if let Err(broken) = self.peer(peer).outbox.borrow_mut().push(message) {
             self.report(peer, broken);
         }
+    }
+
+    /// For those who ask how far a peer is behind.
+    fn note_queues(&self) {
+        let load = |peer: &Peer| Some((peer.life.get()?, peer.outbox.borrow().load()));
+        self.node.note_queues(self.peers.borrow().iter().filter_map(|peer| load(peer)).collect());
     }
 
     fn report(&self, peer: usize, Broken { messages }: Broken) {

@@ -17,6 +17,8 @@ pub struct GroupStatus {
     pub changes: BTreeMap<Box<str>, u64>,
     /// How often promises to others had to run out before a view could begin.
     pub grant_waits: u64,
+    /// How often this node could prove reads and then could not any more.
+    pub fences: u64,
     /// The other nodes, as they are configured.
     pub peers: Vec<PeerStatus>,
 }
@@ -26,6 +28,8 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
+    /// The life of it that is up, or else the one that the view remembers.
+    pub life: Option<Incarnation>,
     /// Whether it only votes; then nothing else is known of it here.
     pub is_witness: bool,
     /// Whether it is heard and hears this node.
@@ -34,6 +38,8 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// The epoch of the newest view it knows.
     pub epoch: Epoch,
+    /// Of a learner: the lanes that this node has filled.
+    pub lanes_filled: Option<u32>,
 }
 
 impl<W> Group<W> {
@@ -43,15 +49,22 @@ impl<W> Group<W> {
         let others = self.nodes().keys().filter(|name| **name != self.options.me.name);
         let peers = others.map(|name| {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
-            let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
+            let lives: Vec<_> = lives.map(|(life, _)| life).collect();
+            let up = lives.iter().copied().find(|&life| self.is_up(life, now));
+            // Of one that is silent, or was left out, it matters too what it lacks.
+            let life = up.or_else(|| lives.iter().copied().find(|&it| self.view.remembers(it)));
             PeerStatus {
                 name: name.clone(),
+                life,
                 is_witness: self.witnesses.contains(name),
-                is_up: life.is_some(),
-                rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
-                epoch: life
+                is_up: up.is_some(),
+                rtt_ms: up.and_then(|life| self.peers.rtt_ms(life)),
+                epoch: up
                     .and_then(|life| self.peers.beat(life))
                     .map_or(Epoch(0), |beat| beat.view.1),
+                lanes_filled: life
+                    .filter(|&life| self.view.has_learner(life))
+                    .map(|life| self.counted.get(&life).copied().unwrap_or_default().count_ones()),
             }
         });
         GroupStatus {
@@ -61,7 +74,26 @@ impl<W> Group<W> {
             is_isolated: self.solo.is_isolated,
             changes: self.changes.clone(),
             grant_waits: self.grant_waits,
+            fences: self.fences.count,
             peers: peers.collect(),
         }
     }
+
+    /// Counts how often this node stops being able to prove reads. What lasts less than a tick
+    /// nobody has noticed.
+    pub(super) fn note_fence(&mut self, now: Now) {
+        // Until the lanes are there, they work in the view before, under its lease.
+        let epoch = if self.works() { self.view.epoch } else { self.former.epoch };
+        let proves = self.is_serving() && self.lease.holds(epoch, now.local);
+        let Fences { proved, count } = &mut self.fences;
+        *count += u64::from(*proved && !proves);
+        *proved = proves;
+    }
+}
+
+/// See `Group::note_fence`.
+#[derive(Debug, Default)]
+pub(super) struct Fences {
+    proved: bool,
+    count: u64,
 }

@@ -667,3 +667,33 @@ fn somebody_else_decides_while_a_node_leaves_and_the_last_one_stays() {
     assert!(table.proposed().is_none(), "nobody would have the items");
     assert!(table.group.has_left(at(120)), "there is nobody to wait for");
 }
+
+#[test]
+fn a_lease_that_runs_out_is_a_fence_and_counts_once() {
+    let mut table = Table::at_work(&[2, 3]);
+    let fences = |table: &mut Table, ms| {
+        table.tick(ms);
+        table.group.status(at(ms)).fences
+    };
+    assert_eq!(fences(&mut table, 100), 0);
+    assert_eq!(fences(&mut table, 700), 0, "silence alone is none");
+    assert_eq!([900, 1000].map(|ms| fences(&mut table, ms)), [1, 1]);
+    table.beats(1100);
+    assert_eq!(fences(&mut table, 1110), 1);
+    let view = View { members: vec![node(2), node(3)], ..table.group.view.successor(true, "") };
+    table.group.agreed(view, at(1200), &mut Unheard);
+    assert_eq!(fences(&mut table, 1210), 2, "left out");
+}
+
+#[test]
+fn a_view_without_a_pause_is_no_fence() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.tick(100);
+    table.beats(110);
+    let view = table.group.view.successor(true, "flush_all");
+    table.group.agreed(view.clone(), at(120), &mut Unheard);
+    table.tick(130);
+    table.enter(view, 140);
+    table.tick(150);
+    assert_eq!(table.group.status(at(150)).fences, 0);
+}

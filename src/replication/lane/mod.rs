@@ -84,6 +84,25 @@ pub struct Backlog {
     pub asked: u64,
     /// Reads among them, which this node could not prove.
     pub relayed_reads: u64,
+    /// Of those that wait, the ones that nobody can be asked about now.
+    pub held: u64,
+    /// Commands that could not be given to anybody when they came, from the start on.
+    pub ever_held: u64,
+    /// Items of other owners that had to go here for lack of memory, from the start on.
+    pub local_evictions: u64,
+}
+
+impl Backlog {
+    /// Adds that of another lane.
+    pub fn add(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.waiting += other.waiting;
+        self.asked += other.asked;
+        self.relayed_reads += other.relayed_reads;
+        self.held += other.held;
+        self.ever_held += other.ever_held;
+        self.local_evictions += other.local_evictions;
+    }
 }
 
 /// A peer broke the rules of a stream; its link has to go down.
@@ -215,7 +234,12 @@ impl<W> Lane<W> {
     /// How much it has to do.
     pub fn backlog(&self) -> Backlog {
         let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
-        Backlog { pending, waiting, ..self.backlog }
+        Backlog { pending, waiting, held: self.requests.held(), ..self.backlog }
+    }
+
+    /// How many records of this lane's stream each receiver has not acknowledged.
+    pub fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.stream.lags()
     }
 
     /// What filling learners, and being filled, has come to.
@@ -239,19 +263,27 @@ impl<W> Lane<W> {
             waiter,
             sent: None,
         });
+        let is_held = !self.can_ask();
+        self.backlog.ever_held += u64::from(is_held);
         self.dispatch(counter, items, out);
+    }
+
+    /// Whether there is a view in which requests are decided, and this node may ask in it.
+    fn can_ask(&self) -> bool {
+        self.change.is_none() && self.view.remembers(self.options.me)
     }
 
     /// Gives a request of this node to whoever has to decide it; during a change of the view it
     /// waits for the next one.
     fn dispatch<I: Items, O: Outside<W>>(&mut self, counter: u64, items: &mut I, out: &mut O) {
-        if self.change.is_some() || !self.view.remembers(self.options.me) {
+        if !self.can_ask() {
             return;
         }
         let Some(request) = self.requests.get(counter) else {
             return;
         };
-        let (key, mutation) = (request.key.clone(), request.mutation.clone());
+        let (key, mutation, is_new) =
+            (request.key.clone(), request.mutation.clone(), request.sent.is_none());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
         let Some(owner) = owner.filter(|&owner| owner != self.options.me || self.decides()) else {
             return;
@@ -259,8 +291,9 @@ impl<W> Lane<W> {
         self.requests.sent(counter, out.local_time());
         let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
         if owner != self.options.me {
-            self.backlog.asked += 1;
-            self.backlog.relayed_reads += u64::from(fwd.mutation == Mutation::Read);
+            // Asked again after a while, it is still one.
+            self.backlog.asked += u64::from(is_new);
+            self.backlog.relayed_reads += u64::from(is_new && fwd.mutation == Mutation::Read);
             self.tell(owner, LaneMessage::Fwd(fwd), out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
