@@ -127,6 +127,11 @@ pub(super) struct Flags {
     #[arg(short = 'i', long, help_heading = "Process")]
     pub(super) license: bool,
 
+    /// Where to answer HTTP for monitoring: /metrics, /healthz, /readyz; a port alone is on
+    /// 127.0.0.1. Anybody who can connect may read the figures: never a key or a value.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Process")]
+    pub(super) admin_listen: Option<String>,
+
     /// Name of the group; the same on all its nodes.
     #[arg(long, value_name = "NAME", help_heading = "Group")]
     pub(super) cluster: Option<String>,

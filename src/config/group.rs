@@ -144,7 +144,7 @@ fn peers(list: &str) -> Result<Vec<(Box<str>, SocketAddr)>, String> {
     Ok(peers)
 }
 
-fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
+pub(super) fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("{flag} {text:?}: expected HOST:PORT, e.g. 10.0.0.7:11212");
     let mut resolved = text.to_socket_addrs().map_err(|_| wrong())?;
     resolved.next().ok_or_else(wrong)

@@ -9,6 +9,7 @@ mod flags;
 mod group;
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -125,6 +126,7 @@ impl Flags {
             node,
             listen,
             port_file: None,
+            admin: self.admin(&mut warnings)?,
             peers: group.options,
             write_timeout_ms: self.write_timeout,
             hold_timeout_ms: self.hold_timeout,
@@ -254,6 +256,23 @@ impl Flags {
             warnings.push("no -l: anybody who reaches this machine can read and change all".into());
         }
         Ok(vec![addresses::everywhere(port)])
+    }
+
+    /// Figures are nobody's business outside of this machine, unless somebody says so.
+    fn admin(&self, warnings: &mut Vec<String>) -> Result<Option<SocketAddr>, String> {
+        let Some(text) = &self.admin_listen else {
+            return Ok(None);
+        };
+        let address = match text.parse::<u16>() {
+            Ok(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+            Err(_) => group::socket_address("--admin-listen", text)?,
+        };
+        if !address.ip().is_loopback() {
+            warnings.push(format!(
+                "--admin-listen {address}: whoever reaches it can read this node's figures; keep it in a network of your own"
+            ));
+        }
+        Ok(Some(address))
     }
 
     fn process(&self, settings: &Settings) -> process::Options {

@@ -261,6 +261,11 @@ impl Membership {
         self.status.borrow().clone()
     }
 
+    /// The same for others, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
     /// Ends in order: afterwards the folder is free.
     pub async fn stop(self) {
         let (sender, stopped) = oneshot::channel();

@@ -12,6 +12,7 @@ mod credentials;
 mod decide;
 mod dump;
 mod meta;
+mod metrics;
 mod observe;
 mod report;
 mod session;
@@ -162,7 +163,7 @@ impl<W> Node<W> {
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
-            gauges: Gauges::default(),
+            gauges: Gauges::of(options.peers.len()),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
             connections: Connections::new(options.settings.workers),

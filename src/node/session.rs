@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::commands::{Context, Executed, OUTPUT_MAX, Pending};
+use super::commands::{Context, Executed, OUTPUT_MAX, Pending, Verb};
 use super::connections::{Connection, Doing, Ending};
 use super::dump::Dump;
 use super::observe::WatcherId;
@@ -209,6 +209,11 @@ impl Session {
             }
             other => self.mode = other,
         }
+    }
+
+    /// Whether the command that waits only reads.
+    pub fn waits_for_read(&self) -> bool {
+        matches!(&self.mode, Mode::Pending(Pending { verb: Verb::Get | Verb::MetaFetch, .. }))
     }
 
     pub(super) fn connection(&self) -> Option<&Connection> {

@@ -47,6 +47,11 @@ impl<W> Shard<W> {
         self.lane.backlog()
     }
 
+    /// How many records each receiver of its stream has not acknowledged.
+    pub(super) fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.lane.lags()
+    }
+
     /// Everything of a lane that is alone is gone; no view is needed to agree on it.
     pub(super) fn flush_alone(&mut self) {
         let floor = self.lane.versions().next(None);

@@ -54,6 +54,11 @@ impl Outbox {
         Received { session: self.session, up_to: self.acked }
     }
 
+    /// How much is kept until it has come over: messages, bytes, and the bytes that may be.
+    pub fn load(&self) -> (usize, usize, usize) {
+        (self.waiting.len(), self.bytes, self.bytes_max)
+    }
+
     /// Adds a message. Too much: all that waits is lost, this one included.
     pub fn push(&mut self, message: Message) -> Result<(), Broken> {
         let bytes = weight(&message);

@@ -18,7 +18,7 @@ pub use lane::{Backlog, Event, Lane, LaneOptions, Violation};
 pub use lease::Lease;
 pub use message::{Hello, Message};
 pub use rules::Rules;
-pub use view::{Incarnation, Line, Member, View, may_follow};
+pub use view::{CAUSES, Incarnation, Line, Member, View, may_follow};
 
 use bytes::Bytes;
 

@@ -66,6 +66,21 @@ pub struct View {
     pub cause: Box<str>,
 }
 
+/// The causes that this version gives.
+pub const CAUSES: [&str; 11] = [
+    "admission",
+    "cold start",
+    "death",
+    "flush_all",
+    "force-solo",
+    "founding",
+    "join",
+    "last man standing",
+    "learner left",
+    "silence",
+    "stuck",
+];
+
 /// Epochs that a new line leaves free: views of the old one that nobody here has heard of.
 pub(super) const LINE_GAP: u32 = 1 << 10;
 /// Earlier views that may be without proof that they worked; there are never that many.

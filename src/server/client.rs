@@ -278,8 +278,14 @@ impl<S: Stream> Connection<S> {
             return Ok(Waited::Unknown);
         };
         shared.waiting.try_take(u64::MAX);
+        let since_us = clock::local_us();
         let waited = self.wait(receiver, counters, shared).await;
         shared.waiting.give_back();
+        if matches!(waited, Ok(Waited::Outcome(_))) {
+            let is_read = self.session.waits_for_read();
+            let waits = if is_read { &counters.read_waits } else { &counters.commit_waits };
+            waits.note(clock::local_us().saturating_sub(since_us));
+        }
         waited
     }
 
@@ -297,7 +303,7 @@ impl<S: Stream> Connection<S> {
             let waited = Duration::from_millis(clock::local().since(since));
             let limit = shared.patience();
             if waited >= limit {
-                return Ok(shared.give_up(waited));
+                return Ok(shared.give_up(waited, counters));
             }
             if is_closed && waited >= CLOSED_MAX {
                 return Ok(Waited::Gone);
@@ -339,12 +345,14 @@ impl Shared {
         Duration::from_millis(ms)
     }
 
-    fn give_up(&self, waited: Duration) -> Waited {
+    fn give_up(&self, waited: Duration, counters: &Counters) -> Waited {
         let waited_ms = waited.as_millis() as u64;
         if self.node.is_serving() {
+            counters.write_timeouts.add(1);
             tracing::warn!(waited_ms, "command timed out: its outcome is unknown");
             return Waited::Unknown;
         }
+        counters.hold_timeouts.add(1);
         tracing::warn!(waited_ms, "command not answered: this node is no member of its group");
         Waited::Unanswered
     }

@@ -16,7 +16,7 @@ use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
@@ -27,6 +27,7 @@ use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
+use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -53,15 +54,16 @@ pub(super) struct Setup {
     pub(super) visitors: UnboundedSender<Visitor>,
 }
 
-/// Starts the thread; returns when this node's part in the log of views works.
-pub(super) fn start(setup: Setup) -> Result<(), StartError> {
+/// Starts the thread; returns when this node's part in the log of views works, and where that
+/// stands from then on.
+pub(super) fn start(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
         LocalSet::new().block_on(&runtime, async move {
             match begin(setup).await {
-                Ok(()) => {
-                    let _ = report.send(Ok(()));
+                Ok(status) => {
+                    let _ = report.send(Ok(status));
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -78,13 +80,13 @@ pub(super) fn start(setup: Setup) -> Result<(), StartError> {
     })
 }
 
-async fn begin(setup: Setup) -> Result<(), StartError> {
+async fn begin(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
     let address = peers.listen;
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
-    let is_witness = peers.is_witness;
+    let (is_witness, status) = (peers.is_witness, log.membership().watch());
     let control = Rc::new(Control {
         greeting: Greeting::new(&peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
@@ -114,7 +116,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     for (peer, queue) in queues.into_iter().enumerate() {
         spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
     }
-    Ok(())
+    Ok(status)
 }
 
 /// What the tasks of the thread share.

@@ -124,6 +124,7 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
             _ = tick.tick() => {
                 data.node.tick_shards(clock::now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
+                data.note_queues();
             }
         }
     }
@@ -199,6 +200,16 @@ impl Data {
         }
         if let Err(broken) = self.peers[peer].outbox.borrow_mut().push(message) {
             self.report(peer, broken);
+        }
+    }
+
+    /// For those who ask how far a peer is behind.
+    fn note_queues(&self) {
+        for (peer, gauges) in self.peers.iter().zip(&self.node.gauges().peers) {
+            let (messages, bytes, bytes_max) = peer.outbox.borrow().load();
+            gauges.queued.set(messages as u64);
+            gauges.queued_bytes.set(bytes as u64);
+            gauges.window_bytes.set(bytes_max as u64);
         }
     }
 

@@ -4,6 +4,7 @@
 //! on threads of their own, so that they never wait behind clients, nor beats behind data.
 
 mod accept;
+mod admin;
 mod auth;
 mod buffers;
 mod client;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use courier::{Courier, Ends, Links, Waiter};
 pub use ctl::ask;
@@ -54,6 +55,8 @@ pub struct Options {
     pub listen: Vec<Listen>,
     /// Where to write which ports they are.
     pub port_file: Option<PathBuf>,
+    /// Where operators' programs ask for figures over HTTP; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
     /// The group; `None` for a single node.
     pub peers: Option<PeerOptions>,
     /// How long a write waits for the other nodes before its connection is closed.
@@ -101,7 +104,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p or --peer-listen"
+                "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p, --peer-listen or --admin-listen"
             ),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -171,6 +174,7 @@ pub struct Server {
     options: Options,
     bound: Vec<Bound>,
     peer_socket: Option<TcpSocket>,
+    admin: Option<admin::Bound>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
 }
@@ -187,17 +191,18 @@ impl Server {
         let peers = options.peers.as_ref();
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
+        let admin = options.admin.map(admin::Bound::new).transpose()?;
         let state = peers.and_then(|peers| open_state(peers, &options.node)).transpose()?;
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, peer_socket, credentials, state })
+        Ok(Self { options, bound, peer_socket, admin, credentials, state })
     }
 
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<(), StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, peer_socket, credentials, state: _state } = self;
+        let Self { options, bound, peer_socket, admin, credentials, state: _state } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
@@ -216,14 +221,18 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
+        let log = match (options.peers.clone(), peer_socket) {
+            (Some(peers), Some(socket)) => Some(start_links(peers, socket, node, links, ends)?),
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
                 node.tick_group(clock::now(&node), &mut courier);
                 data::start_alone(node, links)?;
+                None
             }
+        };
+        if let Some(admin) = admin {
+            admin.start(admin::Sources { node: Arc::clone(&shared.node), log, is_witness })?;
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
@@ -240,14 +249,14 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
     Some(state.map_err(StartError::State))
 }
 
-/// The two threads that speak with other nodes.
+/// The two threads that speak with other nodes. Returns where the log of views stands.
 fn start_links(
     peers: PeerOptions,
     socket: TcpSocket,
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     ends: Ends,
-) -> Result<(), StartError> {
+) -> Result<watch::Receiver<membership::Status>, StartError> {
     let is_witness = peers.is_witness;
     let (sender, visitors) = data::visitors();
     let group = data::Group {
@@ -259,8 +268,11 @@ fn start_links(
     let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
     let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
     // First, so that whoever is dialed from here finds this node's port open.
-    control::start(setup)?;
-    if is_witness { Ok(()) } else { data::start(of_data, group) }
+    let log = control::start(setup)?;
+    if !is_witness {
+        data::start(of_data, group)?;
+    }
+    Ok(log)
 }
 
 fn new_node(options: &Options) -> Node<Waiter> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use self::next::Proposals;
 use self::peers::Peers;
 use self::solo::Solo;
+use self::status::Fences;
 pub use self::status::{GroupStatus, PeerStatus};
 use super::lane::Event;
 use super::lease::Lease;
@@ -120,6 +121,7 @@ pub struct Group<W> {
     beaten: Option<Millis>,
     changes: BTreeMap<Box<str>, u64>,
     grant_waits: u64,
+    fences: Fences,
 }
 
 /// A flush_all of a client of this node.
@@ -154,6 +156,7 @@ impl<W> Group<W> {
             beaten: None,
             changes: BTreeMap::new(),
             grant_waits: 0,
+            fences: Fences::default(),
             options,
         }
     }
@@ -255,6 +258,7 @@ impl<W> Group<W> {
 
     /// Time passes.
     pub fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        self.note_fence(now);
         let is_due =
             self.beaten.is_none_or(|beaten| now.local.since(beaten) >= self.options.timing.beat_ms);
         if is_due {

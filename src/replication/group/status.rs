@@ -15,6 +15,8 @@ pub struct GroupStatus {
     pub changes: BTreeMap<Box<str>, u64>,
     /// How often promises to others had to run out before a view could begin.
     pub grant_waits: u64,
+    /// How often this node could prove reads and then could not any more.
+    pub fences: u64,
     /// The other nodes, as they are configured.
     pub peers: Vec<PeerStatus>,
 }
@@ -24,6 +26,8 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
+    /// Its present life, if it is up.
+    pub life: Option<Incarnation>,
     /// Whether it only votes; then nothing else is known of it here.
     pub is_witness: bool,
     /// Whether it is heard and hears this node.
@@ -32,6 +36,8 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// The epoch of the newest view it knows.
     pub epoch: Epoch,
+    /// Of a learner: the lanes that this node has filled.
+    pub lanes_filled: Option<u32>,
 }
 
 impl<W> Group<W> {
@@ -43,12 +49,16 @@ impl<W> Group<W> {
             let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
             PeerStatus {
                 name: name.clone(),
+                life,
                 is_witness: self.witnesses.contains(name),
                 is_up: life.is_some(),
                 rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
                 epoch: life
                     .and_then(|life| self.peers.beat(life))
                     .map_or(Epoch(0), |beat| beat.view.1),
+                lanes_filled: life
+                    .filter(|&life| self.view.has_learner(life))
+                    .map(|life| self.counted.get(&life).copied().unwrap_or_default().count_ones()),
             }
         });
         GroupStatus {
@@ -57,7 +67,26 @@ impl<W> Group<W> {
             is_isolated: self.solo.is_isolated,
             changes: self.changes.clone(),
             grant_waits: self.grant_waits,
+            fences: self.fences.count,
             peers: peers.collect(),
         }
     }
+
+    /// Counts how often this node stops being able to prove reads. What lasts less than a tick
+    /// nobody has noticed.
+    pub(super) fn note_fence(&mut self, now: Now) {
+        // Until the lanes are there, they work in the view before, under its lease.
+        let epoch = if self.works() { self.view.epoch } else { self.former.epoch };
+        let proves = self.is_serving() && self.lease.holds(epoch, now.local);
+        let Fences { proved, count } = &mut self.fences;
+        *count += u64::from(*proved && !proves);
+        *proved = proves;
+    }
+}
+
+/// See `Group::note_fence`.
+#[derive(Debug, Default)]
+pub(super) struct Fences {
+    proved: bool,
+    count: u64,
 }

@@ -138,6 +138,7 @@ impl<W> Lane<W> {
                 items.apply(&record);
                 self.append(record, None, out);
             } else {
+                self.backlog.local_evictions += 1;
                 self.lost.keys.insert(hash.get(), (key.clone(), version));
                 if let Some(owner) = owner {
                     by_owner.entry(owner).or_default().push((key, version));

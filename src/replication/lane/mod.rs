@@ -75,6 +75,25 @@ pub struct Backlog {
     pub asked: u64,
     /// Reads among them, which this node could not prove.
     pub relayed_reads: u64,
+    /// Of those that wait, the ones that nobody can be asked about now.
+    pub held: u64,
+    /// Commands that could not be given to anybody when they came, from the start on.
+    pub ever_held: u64,
+    /// Items of other owners that had to go here for lack of memory, from the start on.
+    pub local_evictions: u64,
+}
+
+impl Backlog {
+    /// Adds that of another lane.
+    pub fn add(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.waiting += other.waiting;
+        self.asked += other.asked;
+        self.relayed_reads += other.relayed_reads;
+        self.held += other.held;
+        self.ever_held += other.ever_held;
+        self.local_evictions += other.local_evictions;
+    }
 }
 
 /// A peer broke the rules of a stream; its link has to go down.
@@ -190,7 +209,12 @@ impl<W> Lane<W> {
     /// How much it has to do.
     pub fn backlog(&self) -> Backlog {
         let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
-        Backlog { pending, waiting, ..self.backlog }
+        Backlog { pending, waiting, held: self.requests.held(), ..self.backlog }
+    }
+
+    /// How many records of this lane's stream each receiver has not acknowledged.
+    pub fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.stream.lags()
     }
 
     /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
@@ -209,13 +233,20 @@ impl<W> Lane<W> {
             waiter,
             sent: None,
         });
+        let is_held = !self.can_ask();
+        self.backlog.ever_held += u64::from(is_held);
         self.dispatch(counter, items, out);
+    }
+
+    /// Whether there is a view in which requests are decided, and this node may ask in it.
+    fn can_ask(&self) -> bool {
+        self.change.is_none() && self.view.remembers(self.options.me)
     }
 
     /// Gives a request of this node to whoever has to decide it; during a change of the view it
     /// waits for the next one.
     fn dispatch<I: Items, O: Outside<W>>(&mut self, counter: u64, items: &mut I, out: &mut O) {
-        if self.change.is_some() || !self.view.remembers(self.options.me) {
+        if !self.can_ask() {
             return;
         }
         let Some(request) = self.requests.get(counter) else {

@@ -90,6 +90,11 @@ impl Outgoing {
         self.receivers.iter().map(|receiver| receiver.incarnation)
     }
 
+    /// How many records each receiver has not acknowledged.
+    pub(super) fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.receivers.iter().map(|receiver| (receiver.incarnation, self.appended - receiver.acked))
+    }
+
     /// Adds an entry and the answer that waits for it; returns its position.
     pub(super) fn append(
         &mut self,
