@@ -61,26 +61,6 @@ pub struct Gauges {
     pub cpu_user_us: Gauge,
     /// Time that the kernel has worked for it.
     pub cpu_system_us: Gauge,
-    /// What waits for each of the other nodes, in the order of their names.
-    pub peers: Vec<PeerGauges>,
-}
-
-impl Gauges {
-    /// Of a node with so many peers.
-    pub fn of(peers: usize) -> Self {
-        Self { peers: (0..peers).map(|_| PeerGauges::default()).collect(), ..Self::default() }
-    }
-}
-
-/// What a peer is not known to have received.
-#[derive(Debug, Default)]
-pub struct PeerGauges {
-    /// Messages.
-    pub queued: Gauge,
-    /// The memory that they keep.
-    pub queued_bytes: Gauge,
-    /// So much may be kept.
-    pub window_bytes: Gauge,
 }
 
 /// The buckets of `Waits`: each holds what took at most so many microseconds, and more than the

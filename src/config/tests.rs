@@ -233,3 +233,20 @@ fn the_help_mentions_nothing_that_is_refused() {
         assert!(!help.contains(word), "{word}");
     }
 }
+
+#[test]
+fn figures_are_for_this_machine_unless_said_otherwise() {
+    let admin = |flags: &str| {
+        let launch = launch(&format!("sessiond {flags}"))?;
+        Ok::<_, String>((launch.server.admin, launch.warnings.len()))
+    };
+    assert_eq!(admin(""), Ok((None, 0)));
+    let at = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(admin("--admin-listen 9150"), Ok((at("127.0.0.1:9150"), 0)));
+    assert_eq!(admin("--admin-listen [::1]:1"), Ok((at("[::1]:1"), 0)));
+    assert_eq!(admin("--admin-listen 0.0.0.0:9150"), Ok((at("0.0.0.0:9150"), 1)));
+    for wrong in ["127.0.0.1", "65536", "-1", "a:b"] {
+        let line = admin(&format!("--admin-listen={wrong}")).unwrap_err();
+        assert!(line.starts_with("--admin-listen") && line.contains("HOST:PORT"), "{line}");
+    }
+}

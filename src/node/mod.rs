@@ -19,7 +19,7 @@ mod session;
 mod settings_report;
 mod shard;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -38,6 +38,7 @@ use shard::Shard;
 use crate::key::{Key, LANES};
 use crate::protocol::{Events, ITEM_OVERHEAD};
 use crate::record::{Mutation, Outcome, Record};
+use crate::replication::link::Load;
 use crate::replication::message::LaneMessage;
 use crate::replication::{
     Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
@@ -100,6 +101,8 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
+    /// What waits for each life of a peer; told every now and then.
+    queues: Mutex<BTreeMap<Incarnation, Load>>,
     /// Who may log in, where that is needed.
     credentials: RwLock<Option<Credentials>>,
     /// Read by every command, so that nothing which is written often may share its line.
@@ -163,7 +166,8 @@ impl<W> Node<W> {
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
-            gauges: Gauges::of(options.peers.len()),
+            gauges: Gauges::default(),
+            queues: Mutex::default(),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
             connections: Connections::new(options.settings.workers),
@@ -255,6 +259,11 @@ impl<W> Node<W> {
     /// What goes up and down.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// So much waits for the peers at the moment.
+    pub fn note_queues(&self, queues: BTreeMap<Incarnation, Load>) {
+        *self.queues.lock() = queues;
     }
 
     /// The newest view that this node knows.

@@ -36,6 +36,17 @@ pub struct Outbox {
     bytes_max: usize,
 }
 
+/// What waits in an outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages that are not known to have come over.
+    pub messages: usize,
+    /// The memory that they keep, about.
+    pub bytes: usize,
+    /// So much may be kept.
+    pub bytes_max: usize,
+}
+
 /// So many messages were lost; a new session has begun, which needs a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -54,9 +65,9 @@ impl Outbox {
         Received { session: self.session, up_to: self.acked }
     }
 
-    /// How much is kept until it has come over: messages, bytes, and the bytes that may be.
-    pub fn load(&self) -> (usize, usize, usize) {
-        (self.waiting.len(), self.bytes, self.bytes_max)
+    /// How much is kept until it has come over.
+    pub fn load(&self) -> Load {
+        Load { messages: self.waiting.len(), bytes: self.bytes, bytes_max: self.bytes_max }
     }
 
     /// Adds a message. Too much: all that waits is lost, this one included.
@@ -327,6 +338,8 @@ mod tests {
         }
         connection.wire.extend(outbox.next_unsent().cloned());
         arrive(&mut connection, &mut inbox, &mut Vec::new(), 1);
+        let load = Load { messages: 3, bytes: 3 * MESSAGE_BYTES, bytes_max: 3 * MESSAGE_BYTES };
+        assert_eq!(outbox.load(), load);
         assert_eq!(outbox.push(message(4)), Err(Broken { messages: 4 }));
         assert_eq!(outbox.next_unsent(), None);
         outbox.push(message(5)).unwrap();

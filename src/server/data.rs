@@ -205,12 +205,8 @@ impl Data {
 
     /// For those who ask how far a peer is behind.
     fn note_queues(&self) {
-        for (peer, gauges) in self.peers.iter().zip(&self.node.gauges().peers) {
-            let (messages, bytes, bytes_max) = peer.outbox.borrow().load();
-            gauges.queued.set(messages as u64);
-            gauges.queued_bytes.set(bytes as u64);
-            gauges.window_bytes.set(bytes_max as u64);
-        }
+        let load = |peer: &Peer| Some((peer.life.get()?, peer.outbox.borrow().load()));
+        self.node.note_queues(self.peers.iter().filter_map(load).collect());
     }
 
     fn report(&self, peer: usize, Broken { messages }: Broken) {

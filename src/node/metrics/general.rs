@@ -95,6 +95,8 @@ fn items<W>(node: &Node<W>, totals: &Totals, held: &Counts, out: &mut Exposition
     out.gauge("memcached_current_bytes", "Bytes of items, as memcached counts them.")
         .value(item_bytes(held));
     out.gauge("memcached_limit_bytes", "Bytes that items may take (-m).").value(budget.limit());
+    out.gauge("sessiond_memory_used_bytes", "Of -m, what pages and the index take now.")
+        .value(budget.used());
     out.gauge("memcached_malloced_bytes", "Bytes taken for items, spare pages included.")
         .value(budget.used() + budget.spare());
     out.counter(

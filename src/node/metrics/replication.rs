@@ -26,14 +26,9 @@ fn place(standing: &Standing<'_>, out: &mut Exposition) {
     }
     out.gauge("sessiond_ready", "Whether clients should be sent here, as /readyz says.")
         .value(u8::from(standing.state == "member"));
-    // Alone it never ends; Prometheus has a word for that.
     let left_s = standing.status.lease_left_ms.unwrap_or_default() as f64 / 1e3;
-    let mut lease = out.gauge("sessiond_lease_seconds", "For so long it may answer reads itself.");
-    if standing.is_alone() {
-        lease.value("+Inf")
-    } else {
-        lease.value(left_s)
-    }
+    out.gauge("sessiond_lease_seconds", "For so long it may answer reads itself; alone for years.")
+        .value(left_s);
     out.counter("sessiond_fences_total", "Times that it could not prove reads any more.")
         .value(standing.status.fences);
 }
@@ -146,12 +141,12 @@ fn behind(standing: &Standing<'_>, out: &mut Exposition) {
     };
     each("sessiond_peer_lag_records", "Changes that it has not acknowledged.", |peer| peer.lag);
     each("sessiond_peer_lag_messages", "Messages that it is not known to have.", |peer| {
-        peer.queue.queued.get()
+        peer.queue.messages as u64
     });
     each("sessiond_peer_lag_bytes", "The memory that these keep here.", |peer| {
-        peer.queue.queued_bytes.get()
+        peer.queue.bytes as u64
     });
     each("sessiond_peer_window_bytes", "So much may be kept; beyond it all is lost.", |peer| {
-        peer.queue.window_bytes.get()
+        peer.queue.bytes_max as u64
     });
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::exposition::Exposition;
-use crate::node::tests::Single;
+use crate::node::tests::{Alone, Single};
+use crate::replication::{Incarnation, Member, View};
+use crate::version::Epoch;
 
 /// The exporter's, whose names are older than the rule that a counter ends in `_total`.
 const OLD_NAMES: [&str; 3] = [
@@ -60,7 +62,7 @@ fn every_sample_stands_below_the_help_and_the_type_of_its_family() {
             let parts = if kinds[family] == "histogram" { "_bucket _sum _count" } else { "" };
             assert!(part.is_empty() != parts.contains("_sum"), "{line}");
             assert!(parts.split(' ').any(|one| one == part), "{line}");
-            assert!(value == "+Inf" || value.parse::<f64>().unwrap() >= 0.0, "{line}");
+            assert!(value.parse::<f64>().unwrap() >= 0.0, "{line}");
             assert!(seen.insert((name, labels)), "{line} twice");
         }
     }
@@ -85,10 +87,9 @@ fn figures_are_those_of_stats() {
         "memcached_commands_total{command=\"set\",status=\"hit\"} 2",
         "memcached_slab_current_items{slab=\"1\"} 1",
         "memcached_slab_commands_total{slab=\"1\",command=\"get\",status=\"hit\"} 1",
-        "memcached_slab_lru_hits_total{slab=\"1\",lru=\"hot\"} 1",
+        "memcached_slab_lru_hits_total{slab=\"1\",lru=\"cold\"} 1",
         "memcached_slab_chunk_size_bytes{slab=\"1\"} 96",
         "sessiond_ready 1",
-        "sessiond_lease_seconds +Inf",
         "sessiond_state{state=\"member\"} 1",
         "sessiond_state{state=\"fenced\"} 0",
         "sessiond_view_nodes{role=\"member\"} 1",
@@ -107,4 +108,32 @@ fn figures_are_those_of_stats() {
 fn a_node_alone_is_ready() {
     let single = Single::new(true);
     assert_eq!(single.node.readiness(single.now()), Ok(()));
+}
+
+#[test]
+fn a_node_that_is_being_filled_says_so_and_one_that_is_left_out_waits() {
+    let single = Single::new(true);
+    let next = |members: &[u64], learners: &[u64]| {
+        let list = |lives: &[u64]| lives.iter().map(|&n| member(n)).collect();
+        let present = single.node.view();
+        let view = View {
+            epoch: Epoch(present.epoch.0 + 1),
+            follows: present.epoch,
+            members: list(members),
+            learners: list(learners),
+            ..present
+        };
+        single.node.agreed(view, single.now(), &mut Alone::default());
+        single.node.readiness(single.now()).unwrap_err()
+    };
+    assert_eq!(next(&[2], &[1]), "joining: is being filled by the others");
+    assert_eq!(next(&[2], &[]), "waiting: is in no view of its group");
+    let text = scrape(&single);
+    for line in ["sessiond_ready 0", "sessiond_state{state=\"waiting\"} 1", "memcached_up 1"] {
+        assert!(text.lines().any(|other| other == line), "no {line} in {text}");
+    }
+}
+
+fn member(n: u64) -> Member {
+    Member { name: format!("n{n}").into(), incarnation: Incarnation(n) }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::node::Node;
 use crate::protocol::reply;
+use crate::replication::link::Load;
 use crate::replication::{Backlog, GroupStatus, Incarnation, Member, PeerStatus};
-use crate::stats::{PeerGauges, Totals, WaitTotals};
+use crate::stats::{Totals, WaitTotals};
 use crate::time::Now;
 
 /// What a node can be. `member`: answers for itself. `fenced`: can't prove that it is current, and
@@ -24,7 +25,7 @@ pub(in crate::node) struct Standing<'a> {
     pub(in crate::node) totals: Totals,
     /// What each has not acknowledged of this node's changes.
     lags: BTreeMap<Incarnation, u64>,
-    queues: &'a [PeerGauges],
+    queues: BTreeMap<Incarnation, Load>,
 }
 
 /// A peer that holds data.
@@ -32,7 +33,7 @@ pub(in crate::node) struct Peer<'a> {
     pub(in crate::node) status: &'a PeerStatus,
     /// Records that it has not acknowledged.
     pub(in crate::node) lag: u64,
-    pub(in crate::node) queue: &'a PeerGauges,
+    pub(in crate::node) queue: Load,
 }
 
 impl<'a> Standing<'a> {
@@ -53,21 +54,16 @@ impl<'a> Standing<'a> {
             backlog,
             totals: super::totals(node),
             lags,
-            queues: &node.gauges.peers,
+            queues: node.queues.lock().clone(),
         }
-    }
-
-    /// Whether the node was told of no others.
-    pub(in crate::node) fn is_alone(&self) -> bool {
-        self.status.peers.is_empty()
     }
 
     /// The other nodes, but for those that only vote.
     pub(in crate::node) fn data_peers(&self) -> impl Iterator<Item = Peer<'_>> {
-        let peers = self.status.peers.iter().zip(self.queues);
-        peers.filter(|(status, _)| !status.is_witness).map(|(status, queue)| {
+        self.status.peers.iter().filter(|status| !status.is_witness).map(|status| {
             let lag = status.life.and_then(|life| self.lags.get(&life)).copied();
-            Peer { status, lag: lag.unwrap_or_default(), queue }
+            let queue = status.life.and_then(|life| self.queues.get(&life)).copied();
+            Peer { status, lag: lag.unwrap_or_default(), queue: queue.unwrap_or_default() }
         })
     }
 }
@@ -132,9 +128,9 @@ fn write_peer(Peer { status, lag, queue }: &Peer<'_>, out: &mut Vec<u8>) {
     }
     line("epoch", u64::from(status.epoch.0));
     line("lag_records", *lag);
-    line("lag_messages", queue.queued.get());
-    line("lag_bytes", queue.queued_bytes.get());
-    line("window_bytes", queue.window_bytes.get());
+    line("lag_messages", queue.messages as u64);
+    line("lag_bytes", queue.bytes as u64);
+    line("window_bytes", queue.bytes_max as u64);
     if let Some(lanes) = status.lanes_filled {
         line("lanes_filled", u64::from(lanes));
     }

@@ -26,7 +26,7 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
-    /// Its present life, if it is up.
+    /// The life of it that is up, or else is in the view.
     pub life: Option<Incarnation>,
     /// Whether it only votes; then nothing else is known of it here.
     pub is_witness: bool,
@@ -46,14 +46,17 @@ impl<W> Group<W> {
         let until = self.lease.until(self.view.epoch);
         let peers = self.options.peers.iter().map(|name| {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
-            let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
+            let lives: Vec<_> = lives.map(|(life, _)| life).collect();
+            let up = lives.iter().copied().find(|&life| self.is_up(life, now));
+            // Of one that is silent it matters too what it lacks.
+            let life = up.or_else(|| lives.iter().copied().find(|&life| self.view.has(life)));
             PeerStatus {
                 name: name.clone(),
                 life,
                 is_witness: self.witnesses.contains(name),
-                is_up: life.is_some(),
-                rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
-                epoch: life
+                is_up: up.is_some(),
+                rtt_ms: up.and_then(|life| self.peers.rtt_ms(life)),
+                epoch: up
                     .and_then(|life| self.peers.beat(life))
                     .map_or(Epoch(0), |beat| beat.view.1),
                 lanes_filled: life

@@ -380,3 +380,33 @@ fn a_node_without_others_is_isolated_only_where_that_is_allowed() {
         assert_eq!(table.todo.contains(&Todo::Isolated(false)), is_allowed);
     }
 }
+
+#[test]
+fn a_lease_that_runs_out_is_a_fence_and_counts_once() {
+    let mut table = Table::at_work(&[2, 3]);
+    let fences = |table: &mut Table, ms| {
+        table.tick(ms);
+        table.group.status(at(ms)).fences
+    };
+    assert_eq!(fences(&mut table, 100), 0);
+    assert_eq!(fences(&mut table, 700), 0, "silence alone is none");
+    assert_eq!([900, 1000].map(|ms| fences(&mut table, ms)), [1, 1]);
+    table.beats(1100);
+    assert_eq!(fences(&mut table, 1110), 1);
+    let view = View { members: vec![node(2), node(3)], ..table.group.view.successor(true, "") };
+    table.group.agreed(view, at(1200), &mut Unheard);
+    assert_eq!(fences(&mut table, 1210), 2, "left out");
+}
+
+#[test]
+fn a_view_without_a_pause_is_no_fence() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.tick(100);
+    table.beats(110);
+    let view = table.group.view.successor(true, "flush_all");
+    table.group.agreed(view.clone(), at(120), &mut Unheard);
+    table.tick(130);
+    table.enter(view, 140);
+    table.tick(150);
+    assert_eq!(table.group.status(at(150)).fences, 0);
+}

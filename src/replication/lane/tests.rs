@@ -557,6 +557,8 @@ fn an_item_that_a_member_drops_is_read_at_its_owner_until_it_goes_everywhere() {
     wire.mutate(1, 1, set(b"v"));
     wire.settle();
     lose(&mut wire, other);
+    let evictions = |wire: &Wire, n| wire.lanes[&life(n)].0.backlog().local_evictions;
+    assert_eq!((evictions(&wire, other), evictions(&wire, owner)), (1, 0));
     assert!(!wire.may_read(other) && wire.may_read(owner));
     wire.settle();
     assert!(wire.may_read(other) && wire.may_read(owner) && wire.value(owner).is_none());
@@ -576,4 +578,36 @@ fn what_a_member_had_to_drop_is_gone_in_the_next_view() {
     wire.install(&view(2, &[1, 2], &[]));
     wire.settle();
     assert!(wire.value(owner).is_none() && wire.may_read(other));
+}
+
+#[test]
+fn what_a_member_has_not_acknowledged_is_its_lag() {
+    let owner = owner(&[1, 2, 3]);
+    let [one, two] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, incr());
+    wire.mutate(owner, 2, incr());
+    let lags = |wire: &Wire| wire.lanes[&life(owner)].0.lags().collect::<BTreeMap<_, _>>();
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 2), (life(two), 2)]));
+    wire.deliver(owner, one);
+    wire.deliver(one, owner);
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 1), (life(two), 2)]));
+    wire.settle();
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 0), (life(two), 0)]));
+}
+
+#[test]
+fn a_command_that_nobody_can_be_asked_about_is_held() {
+    let mut wire = Wire::new(&[1]);
+    wire.mutate(1, 1, incr());
+    let held = |wire: &Wire| {
+        let Backlog { held, ever_held, waiting, .. } = wire.lanes[&life(1)].0.backlog();
+        (held, ever_held, waiting)
+    };
+    assert_eq!(held(&wire), (1, 1, 1));
+    wire.install(&view(1, &[1], &[]));
+    wire.settle();
+    assert_eq!(held(&wire), (0, 1, 0), "it was answered");
 }
