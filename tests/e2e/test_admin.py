@@ -17,6 +17,7 @@ from talk import talk
 from waiting import wait_until
 
 READY_DEADLINE_S = 20.0
+UNITS = ("records", "messages", "bytes")
 STORED = b"STORED\r\n"
 
 
@@ -136,7 +137,39 @@ def test_a_group_shows_its_peers_its_waits_and_its_log():
         assert all(readiness(node) == (200, "ready\n") for node in nodes)
 
 
-def test_a_node_cut_off_is_not_ready_and_what_others_owe_it_shows_as_lag():
+def test_what_a_member_lacks_shows_as_lag_until_it_has_it():
+    # Left out only after this long.
+    patient = ["--suspect", "8000"]
+    with ready(with_admin(new_group(patient))) as (first, second, _), ExitStack() as clients:
+        writers = [clients.enter_context(connect(first.port)) for _ in range(30)]
+        # By the hash of these names some belong to each node.
+        lines = [b"set key-%d 0 60 1\r\nx\r\n" % number for number in range(30)]
+        for line in lines:
+            # Once all of it works, and all links are there.
+            assert wire.ask(first.port, line) == STORED
+        second.freeze()
+        for line, writer in zip(lines, writers):
+            writer.sendall(line)
+
+        def lag():
+            found = samples(first.admin_port)
+            return [found[f"sessiond_peer_lag_{unit}", "n2"] for unit in UNITS]
+
+        wait_until(lambda: all(lag()), "it is behind")
+        behind = samples(first.admin_port)
+        assert behind["sessiond_waiting_commands",] > 0 and behind["sessiond_pending_keys",] > 0
+        assert behind["sessiond_peer_lag_records", "n2"] <= 30
+        assert behind["sessiond_peer_lag_bytes", "n2"] < behind["sessiond_peer_window_bytes", "n2"]
+        second.thaw()
+        assert all(wire_lines(writer, 1) == [b"STORED"] for writer in writers)
+        wait_until(lambda: lag() == [0, 0, 0], "it has caught up")
+        after = samples(first.admin_port)
+        assert after["sessiond_waiting_commands",] == 0
+        assert after["sessiond_peer_up", "n2"] == 1
+        assert after["sessiond_commit_wait_seconds_count",] == 60
+
+
+def test_a_node_cut_off_is_not_ready_and_counts_it():
     with ready(with_admin(new_group(["--last-man-standing", "off"]))) as nodes:
         until_whole(nodes)
         first, second, third = nodes

@@ -23,13 +23,7 @@ impl<W> Node<W> {
 
     /// Whether clients should be sent here; or in one line why not.
     pub fn readiness(&self, now: Now) -> Result<(), String> {
-        match Standing::of(self, now).state {
-            "member" => Ok(()),
-            "isolated" => Err("isolated: reaches no other node, and its copy may be old".into()),
-            "fenced" => Err("fenced: cannot prove that it is current".into()),
-            "joining" => Err("joining: is being filled by the others".into()),
-            _ => Err("waiting: is in no view of its group".into()),
-        }
+        Standing::of(self, now).readiness()
     }
 }
 

@@ -21,11 +21,11 @@ fn place(standing: &Standing<'_>, out: &mut Exposition) {
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", standing.name)];
     out.gauge("sessiond_info", "Which node this is, and its version.").labelled(&labels, 1);
     let mut states = out.gauge("sessiond_state", "1 for what the node is now.");
-    for state in STATES {
+    for (state, _) in STATES {
         states.labelled(&[("state", state)], u8::from(state == standing.state));
     }
     out.gauge("sessiond_ready", "Whether clients should be sent here, as /readyz says.")
-        .value(u8::from(standing.state == "member"));
+        .value(u8::from(standing.readiness().is_ok()));
     let left_s = standing.status.lease_left_ms.unwrap_or_default() as f64 / 1e3;
     out.gauge("sessiond_lease_seconds", "For so long it may answer reads itself; alone for years.")
         .value(left_s);

@@ -9,12 +9,17 @@ use crate::replication::{Backlog, GroupStatus, Incarnation, Member, PeerStatus};
 use crate::stats::{Totals, WaitTotals};
 use crate::time::Now;
 
-/// What a node can be. `member`: answers for itself. `fenced`: can't prove that it is current, and
-/// asks the others. `isolated`: the same, but answers reads from its own copy, as
-/// `--isolated-reads stale` allows. `joining`: is being filled, and asks the others. `waiting`: is
-/// in no view.
-pub(in crate::node) const STATES: [&str; 5] =
-    ["member", "fenced", "isolated", "joining", "waiting"];
+/// What a node can be, and why clients should not be sent there then.
+pub(in crate::node) const STATES: [(&str, &str); 5] = [
+    (MEMBER, ""),
+    ("fenced", "cannot prove that it is current"),
+    ("isolated", "reaches no other node, and its copy may be old"),
+    ("joining", "is being filled by the others"),
+    ("waiting", "is in no view of its group"),
+];
+/// It answers for itself. In all other states it asks the others, but for an isolated one, which
+/// answers reads from its own copy, as `--isolated-reads stale` allows.
+const MEMBER: &str = "member";
 
 /// Everything about a node among the others, at one moment.
 pub(in crate::node) struct Standing<'a> {
@@ -55,6 +60,15 @@ impl<'a> Standing<'a> {
             totals: super::totals(node),
             lags,
             queues: node.queues.lock().clone(),
+        }
+    }
+
+    /// Whether clients should be sent here; or in one line why not.
+    pub(in crate::node) fn readiness(&self) -> Result<(), String> {
+        let why = STATES.iter().find(|(state, _)| *state == self.state).map(|(_, why)| *why);
+        match why {
+            Some("") => Ok(()),
+            why => Err(format!("{}: {}", self.state, why.unwrap_or("it is no member"))),
         }
     }
 
@@ -136,11 +150,11 @@ fn write_peer(Peer { status, lag, queue }: &Peer<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// One of `STATES`.
+/// The name of one of `STATES`.
 fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
     let me = node.options.me.incarnation;
     match () {
-        () if node.is_serving() && status.lease_left_ms.is_some() => "member",
+        () if node.is_serving() && status.lease_left_ms.is_some() => MEMBER,
         () if status.is_isolated => "isolated",
         () if status.view.has_member(me) => "fenced",
         () if status.view.has_learner(me) => "joining",

@@ -26,7 +26,7 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// Its name.
     pub name: Box<str>,
-    /// The life of it that is up, or else is in the view.
+    /// The life of it that is up, or else the one that the view remembers.
     pub life: Option<Incarnation>,
     /// Whether it only votes; then nothing else is known of it here.
     pub is_witness: bool,
@@ -48,8 +48,8 @@ impl<W> Group<W> {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
             let lives: Vec<_> = lives.map(|(life, _)| life).collect();
             let up = lives.iter().copied().find(|&life| self.is_up(life, now));
-            // Of one that is silent it matters too what it lacks.
-            let life = up.or_else(|| lives.iter().copied().find(|&life| self.view.has(life)));
+            // Of one that is silent, or was left out, it matters too what it lacks.
+            let life = up.or_else(|| lives.iter().copied().find(|&it| self.view.remembers(it)));
             PeerStatus {
                 name: name.clone(),
                 life,

@@ -252,7 +252,8 @@ impl<W> Lane<W> {
         let Some(request) = self.requests.get(counter) else {
             return;
         };
-        let (key, mutation) = (request.key.clone(), request.mutation.clone());
+        let (key, mutation, is_new) =
+            (request.key.clone(), request.mutation.clone(), request.sent.is_none());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
         let Some(owner) = owner else {
             return;
@@ -260,8 +261,9 @@ impl<W> Lane<W> {
         self.requests.sent(counter, out.local_time());
         let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
         if owner != self.options.me {
-            self.backlog.asked += 1;
-            self.backlog.relayed_reads += u64::from(fwd.mutation == Mutation::Read);
+            // Asked again after a while, it is still one.
+            self.backlog.asked += u64::from(is_new);
+            self.backlog.relayed_reads += u64::from(is_new && fwd.mutation == Mutation::Read);
             self.tell(owner, LaneMessage::Fwd(fwd), out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
