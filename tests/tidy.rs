@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("server", &["node", "membership", "replication", "protocol"]),
     ("config", &["process", "server", "node", "replication", "protocol"]),
     ("process", &[]),
-    ("main", &["config", "process", "server"]),
+    ("supervisor", &[]),
+    ("main", &["config", "process", "server", "supervisor"]),
     ("lib", &[]),
 ];
 
@@ -28,7 +29,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     (".await", &["server", "membership"]),
     ("Mutex", &["node"]),
     ("RwLock", &["node"]),
-    ("Instant::now", &["server/clock.rs", "membership"]),
+    ("Instant::now", &["server/clock.rs", "membership", "supervisor.rs"]),
     ("SystemTime::now", &["server/clock.rs"]),
     ("clock_gettime", &["server/clock.rs"]),
     ("TcpListener", &["server"]),

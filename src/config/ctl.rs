@@ -25,6 +25,10 @@ enum Order {
     /// Go on without the others, which are dead. If they are not, what they confirm from now on is
     /// lost when they meet this node again. A node that has no data begins with nothing.
     ForceSolo,
+    /// End when the clients have gone, and be started anew by the supervisor, or by systemd.
+    Restart,
+    /// Give way to the program that lies now where the present one was started from.
+    Upgrade,
 }
 
 /// `arguments` without the program, from `ctl` on.
@@ -34,6 +38,8 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
             let line = match order {
                 Order::Status => "status",
                 Order::ForceSolo => "force-solo",
+                Order::Restart => "restart",
+                Order::Upgrade => "upgrade",
             };
             Ok(Command::Tell { state_dir, line })
         }

@@ -171,6 +171,17 @@ pub(super) struct Flags {
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Group")]
     pub(super) hold_timeout: u64,
 
+    /// Hold the client sockets in a small parent process, which starts the server again when it
+    /// dies, and the new one at SIGUSR2: nobody is ever refused.
+    #[arg(long, help_heading = "Process")]
+    pub(super) supervise: bool,
+    /// At SIGTERM, how long clients have to close their connections; they are served meanwhile.
+    #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Process")]
+    pub(super) drain_timeout: u64,
+    /// Only say what is wrong with the command line, if anything is.
+    #[arg(long, help_heading = "Process")]
+    pub(super) check: bool,
+
     /// Growth of memcached's slab classes.
     #[arg(short = 'f', long, value_name = "NUM", default_value_t = 1.25, help_heading = TAKEN)]
     pub(super) slab_growth_factor: f64,

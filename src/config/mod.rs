@@ -41,6 +41,8 @@ pub(crate) struct Launch {
     pub(crate) process: process::Options,
     /// How much goes into the log.
     pub(crate) verbosity: Verbosity,
+    /// Whether a parent holds the client sockets.
+    pub(crate) supervise: bool,
     /// What is taken, but not as it may be expected.
     pub(crate) warnings: Vec<String>,
 }
@@ -84,7 +86,15 @@ pub(crate) fn parse(
     match Flags::try_parse_from(arguments) {
         Ok(flags) if flags.version => Ok(Command::Print(versions())),
         Ok(flags) if flags.license => Ok(Command::Print(LICENSE.into())),
-        Ok(flags) => flags.launch(as_memcached, random).map(Box::new).map(Command::Run),
+        Ok(flags) => {
+            let is_trial = flags.check;
+            let launch = flags.launch(as_memcached, random)?;
+            Ok(if is_trial {
+                Command::Print(String::new())
+            } else {
+                Command::Run(Box::new(launch))
+            })
+        }
         Err(error) if !error.use_stderr() => Ok(Command::Print(error.to_string())),
         Err(error) => Err(one_line(&error.to_string())),
     }
@@ -128,13 +138,15 @@ impl Flags {
             peers: group.options,
             write_timeout_ms: self.write_timeout,
             hold_timeout_ms: self.hold_timeout,
+            drain_timeout_ms: self.drain_timeout,
+            supervisor: None,
         };
         let verbosity = match self.verbose {
             0 => Verbosity::Events,
             1 => Verbosity::Details,
             _ => Verbosity::Everything,
         };
-        Ok(Launch { server, process, verbosity, warnings })
+        Ok(Launch { server, process, verbosity, warnings, supervise: self.supervise })
     }
 
     /// What memcached can do and this server can't: taking it would be a lie.
@@ -266,6 +278,7 @@ impl Flags {
             pid_file: self.pidfile.as_deref().map(absolute),
             user: self.user.clone(),
             core_dumps: self.enable_coredumps,
+            is_child: false,
             lock_memory: self.lock_memory,
             connections_max: settings.connections_max,
         }

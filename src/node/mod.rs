@@ -305,6 +305,17 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// This node is about to end: the others are to do without it.
+    pub fn leave<O: Outside<W>>(&self, now: Now, out: &mut O) {
+        let todo = self.group.lock().leave(now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// Whether they do, or nobody is there who could.
+    pub fn has_left(&self, now: Now) -> bool {
+        self.group.lock().has_left(now)
+    }
+
     /// An operator says that all others are dead. Returns after how many milliseconds this node
     /// goes on alone; or why not.
     pub fn force_solo(&self, now: Now) -> Result<u64, String> {

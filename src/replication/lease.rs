@@ -29,6 +29,11 @@ impl Lease {
         self.words[epoch.0 as usize % 2].store(word, Ordering::Release);
     }
 
+    /// No view that this node knows of has it: nothing may be answered.
+    pub(super) fn end(&self) {
+        self.words.iter().for_each(|word| word.store(0, Ordering::Release));
+    }
+
     /// Until when, 0 for not at all.
     pub(super) fn until(&self, epoch: Epoch) -> Millis {
         let word = self.words[epoch.0 as usize % 2].load(Ordering::Acquire);

@@ -15,7 +15,7 @@ use crate::time::Millis;
 use crate::version::{Epoch, Version};
 
 /// The peer protocol spoken here.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// Bytes before the body.
 pub const HEADER: usize = 6;
@@ -112,6 +112,8 @@ pub struct Beat {
     pub filled: Vec<Incarnation>,
     /// What its clients want flushed.
     pub flushes: Vec<FlushAll>,
+    /// The sender wants a view without it.
+    pub leaving: bool,
 }
 
 /// A view, and the time it is told.
@@ -447,6 +449,7 @@ mod tests {
                 up: vec![Incarnation(4)],
                 filled: vec![Incarnation(5)],
                 flushes: vec![FlushAll { id: 9, at: None }],
+                leaving: true,
             }),
             lane(LaneMessage::Fwd(Fwd {
                 counter: 4,

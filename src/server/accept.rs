@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -17,19 +18,37 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Usually out of file descriptors: trying again at once would spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 
-/// Accepts for one worker until the process ends.
+/// Accepts for one worker until nobody new is to be let in. Whoever waits in the queue of a socket
+/// that nobody else holds is let in still: when that closes, they would see an error.
 pub(super) async fn accept(listener: Listener, worker: usize, shared: Arc<Shared>) {
+    let mut closing = pin!(shared.drain.closing_of(worker));
     loop {
-        match listener.accept().await {
-            Ok(stream) => {
-                if admit(&stream, worker, &shared).await {
-                    serve(stream, worker, &shared);
-                }
+        tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = listener.accept() => take_in(accepted, worker, &shared).await,
+        }
+    }
+    while !listener.is_held() {
+        let waiting = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = std::future::ready(()) => break,
+        };
+        take_in(waiting, worker, &shared).await;
+    }
+}
+
+async fn take_in(accepted: io::Result<Accepted>, worker: usize, shared: &Arc<Shared>) {
+    match accepted {
+        Ok(stream) => {
+            if admit(&stream, worker, shared).await {
+                serve(stream, worker, shared);
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept");
-                sleep(ACCEPT_AGAIN).await;
-            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept");
+            sleep(ACCEPT_AGAIN).await;
         }
     }
 }

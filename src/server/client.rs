@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::courier::Courier;
-use super::{Shared, buffers, clock};
+use super::{Shared, buffers, clock, drain};
 use crate::node::{Ending, Session, Socket, Step};
 use crate::record::Outcome;
 use crate::stats::Counters;
@@ -108,7 +108,7 @@ pub(super) async fn serve<S: Stream>(
         input: Vec::new(),
         output: Vec::new(),
     };
-    let result = connection.run(worker, &shared).await;
+    let result = shared.drain.serving(worker, connection.run(worker, &shared)).await;
     connection.put_back();
     let ending = match &result {
         Ok(()) if shared.is_stopping() => Ending::Shutdown,
@@ -133,8 +133,8 @@ impl<S: Stream> Connection<S> {
         let mut wants = 1;
         loop {
             let read = match self.idle_max {
-                None => self.fill(wants).await?,
-                limit => within(limit, self.fill(wants)).await?,
+                None => self.hear(wants, &shared.drain).await?,
+                limit => within(limit, self.hear(wants, &shared.drain)).await?,
             };
             if read == 0 {
                 return Ok(());
@@ -148,6 +148,18 @@ impl<S: Stream> Connection<S> {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for input as `fill` does. When connections are closed, one whose client says nothing is
+    /// at its end.
+    async fn hear(&mut self, wants: usize, drain: &drain::State) -> io::Result<usize> {
+        let says_nothing = self.input.is_empty();
+        let mut filling = pin!(self.fill(wants));
+        poll_fn(|context| match filling.as_mut().poll(context) {
+            Poll::Pending if says_nothing && drain.is_closing() => Poll::Ready(Ok(0)),
+            polled => polled,
+        })
+        .await
     }
 
     /// Executes all complete commands. Returns how long the input should get, or `None` at the end.

@@ -25,6 +25,7 @@ use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
+use super::orders::Orders;
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
@@ -51,6 +52,8 @@ pub(super) struct Setup {
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
     pub(super) visitors: UnboundedSender<Visitor>,
+    /// What operators want of the process.
+    pub(super) orders: Arc<Orders>,
 }
 
 /// Starts the thread; returns when this node's part in the log of views works.
@@ -79,7 +82,7 @@ pub(super) fn start(setup: Setup) -> Result<(), StartError> {
 }
 
 async fn begin(setup: Setup) -> Result<(), StartError> {
-    let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
+    let Setup { peers, socket, node, links, queues, wishes, visitors, orders } = setup;
     let address = peers.listen;
     let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
@@ -93,6 +96,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         log,
         node,
         links,
+        orders,
     });
     if let Some(folder) = peers.state_dir.as_deref() {
         match ctl::open(folder) {
@@ -125,6 +129,7 @@ struct Control {
     /// This node only votes: the node, which has the items and the group, is told nothing.
     is_witness: bool,
     log: Log,
+    orders: Arc<Orders>,
     peers: Vec<Peer>,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
@@ -208,6 +213,8 @@ impl Control {
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
+            "restart" => self.orders.restart(),
+            "upgrade" => self.orders.upgrade(),
             other => Err(format!("{other:?} is not known to this version")),
         }
     }

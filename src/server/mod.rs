@@ -12,16 +12,21 @@ mod control;
 mod courier;
 mod ctl;
 mod data;
+mod drain;
 mod frames;
 mod handshake;
+mod inherit;
 mod listener;
 mod lives;
+mod notify;
+mod orders;
 mod signals;
 mod views;
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +43,8 @@ pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
-use signals::Signals;
+use orders::Orders;
+use signals::{Signals, Told};
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
@@ -60,6 +66,10 @@ pub struct Options {
     pub write_timeout_ms: u64,
     /// How long a command waits while this node can't answer.
     pub hold_timeout_ms: u64,
+    /// How long clients have to close their connections when the server is told to end.
+    pub drain_timeout_ms: u64,
+    /// The process that starts this one again when it ends.
+    pub supervisor: Option<i32>,
 }
 
 /// How nodes meet.
@@ -79,11 +89,26 @@ pub struct PeerOptions {
     pub is_witness: bool,
 }
 
+/// How a server that ran has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// For good, as far as it knows.
+    Over,
+    /// An operator wants it to be started anew.
+    Again,
+}
+
 /// Why a server did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address can't be bound.
     Bind(SocketAddr, io::Error),
+    /// What was handed over with this number is no socket to accept clients from.
+    Inherited(RawFd, String),
+    /// So many sockets can't have been handed over.
+    InheritedCount(Box<str>),
+    /// A socket that listens can't be used.
+    Hold(String, io::Error),
     /// A socket in the file system can't be made.
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
@@ -104,6 +129,15 @@ impl std::fmt::Display for StartError {
                 "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p or --peer-listen"
             ),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Inherited(number, why) => write!(
+                f,
+                "LISTEN_FDS: descriptor {number}: {why}; hand over listening TCP or unix stream sockets only, or unset LISTEN_FDS"
+            ),
+            Self::InheritedCount(text) => write!(
+                f,
+                "LISTEN_FDS={text}: expected how many sockets were handed over, from descriptor 3 on; unset it if none were"
+            ),
+            Self::Hold(name, error) => write!(f, "cannot accept clients on {name}: {error}"),
             Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "-s {}: another server answers there, or it is no socket", path.display())
             }
@@ -125,6 +159,8 @@ struct Shared {
     links: Arc<Links>,
     stopping: AtomicBool,
     stop_wanted: Notify,
+    drain: drain::State,
+    orders: Arc<Orders>,
     /// Clients whose writes are on their way.
     waiting: Gauge,
     write_timeout_ms: u64,
@@ -142,11 +178,21 @@ impl Shared {
         self.stop_wanted.notify_one();
     }
 
-    /// Until it is told to stop, and has let writes that are on their way arrive.
-    async fn until_stop(&self, signals: &mut Signals) {
-        tokio::select! {
-            () = signals.until_stop(&self.node) => {}
-            () = self.stop_wanted.notified() => {}
+    /// Until it is told to stop, has served its clients to their end where it should, and has let
+    /// writes that are on their way arrive.
+    async fn until_stop(&self, signals: &mut Signals, drain_timeout_ms: u64) {
+        let told = tokio::select! {
+            told = signals.until_told(&self.node) => told,
+            () = self.orders.until_restart() => Told::Drain,
+            () = self.stop_wanted.notified() => Told::Stop,
+        };
+        notify::stopping();
+        if told == Told::Drain {
+            tokio::select! {
+                () = self.drain_clients(drain_timeout_ms) => {}
+                () = signals.until_interrupted(&self.node) => {}
+                () = self.stop_wanted.notified() => {}
+            }
         }
         self.stopping.store(true, Ordering::Relaxed);
         let quiet = async {
@@ -179,11 +225,9 @@ impl Server {
     /// Takes all addresses, so that whatever is wrong with them shows at once.
     pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
+        // First: what was handed over is known by its numbers alone.
+        let bound = listener::bind_all(&options.listen, settings.workers)?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
-        let mut bound = Vec::new();
-        for listen in &options.listen {
-            bound.extend(Bound::new(listen, settings.workers)?);
-        }
         let peers = options.peers.as_ref();
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
@@ -194,8 +238,17 @@ impl Server {
         Ok(Self { options, bound, peer_socket, credentials, state })
     }
 
+    /// The sockets for clients alone, which listen from now on: for a process that holds them, and
+    /// hands them to the one that serves.
+    pub fn hold_sockets(options: &Options) -> Result<Vec<OwnedFd>, StartError> {
+        let settings = &options.node.settings;
+        let bound = listener::bind_all(&options.listen, settings.workers)?;
+        let held = bound.into_iter().map(|one| one.hold(settings.backlog));
+        Ok(held.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
     /// Serves until a signal, or a client that may, ends it.
-    pub fn run(self) -> Result<(), StartError> {
+    pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
         let Self { options, bound, peer_socket, credentials, state: _state } = self;
         let runtime = new_runtime()?;
@@ -206,18 +259,23 @@ impl Server {
         node.set_credentials(credentials);
         let (links, ends) = Links::new(&options.node.peers);
         let links = Arc::new(links);
+        let orders = Arc::new(Orders::new(options.supervisor));
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
             links: Arc::clone(&links),
             stopping: AtomicBool::new(false),
             stop_wanted: Notify::new(),
+            drain: drain::State::new(options.node.settings.workers),
+            orders: Arc::clone(&orders),
             waiting: Gauge::default(),
             write_timeout_ms: options.write_timeout_ms,
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
+            (Some(peers), Some(socket)) => {
+                start_links(peers, socket, (node, links, ends), Arc::clone(&orders))?
+            }
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
@@ -229,8 +287,13 @@ impl Server {
         if !is_witness {
             start_workers(&options, bound, &shared)?;
         }
-        runtime.block_on(shared.until_stop(&mut signals));
-        Ok(())
+        runtime.block_on(async {
+            tokio::select! {
+                () = shared.until_stop(&mut signals, options.drain_timeout_ms) => {}
+                () = notify::keep_telling(&shared.node, is_witness) => {}
+            }
+        });
+        Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })
     }
 }
 
@@ -244,9 +307,8 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
 fn start_links(
     peers: PeerOptions,
     socket: TcpSocket,
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
-    ends: Ends,
+    (node, links, ends): (Arc<Node<Waiter>>, Arc<Links>, Ends),
+    orders: Arc<Orders>,
 ) -> Result<(), StartError> {
     let is_witness = peers.is_witness;
     let (sender, visitors) = data::visitors();
@@ -257,7 +319,8 @@ fn start_links(
         visitors,
     };
     let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
-    let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
+    let setup =
+        control::Setup { peers, socket, node, links, queues, wishes, visitors: sender, orders };
     // First, so that whoever is dialed from here finds this node's port open.
     control::start(setup)?;
     if is_witness { Ok(()) } else { data::start(of_data, group) }
@@ -286,7 +349,7 @@ fn start_workers(
     for one in bound {
         let address = one.to_string();
         let of_workers = one.listen(settings.backlog, &runtimes)?;
-        listeners.iter_mut().zip(of_workers).for_each(|(list, listener)| list.push(listener));
+        of_workers.into_iter().for_each(|(worker, listener)| listeners[worker].push(listener));
         tracing::info!(%address, "accepting clients");
     }
     if let Some(path) = &options.port_file {

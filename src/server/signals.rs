@@ -1,4 +1,4 @@
-//! What the operator says by signal: stop, or read the passwords again.
+//! What the operator says by signal: end in order, stop, or read the passwords again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,17 +25,38 @@ impl Signals {
         })
     }
 
-    /// Obeys until one says stop. Every stop here is memcached's graceful one:
-    /// writes that are on their way are waited for.
-    pub(super) async fn until_stop(&mut self, node: &Node<Waiter>) {
-        let signal = loop {
+    /// Obeys until one says that this is the end.
+    pub(super) async fn until_told(&mut self, node: &Node<Waiter>) -> Told {
+        let (signal, told) = loop {
             tokio::select! {
-                _ = self.interrupt.recv() => break "SIGINT",
-                _ = self.terminate.recv() => break "SIGTERM",
-                _ = self.graceful.recv() => break "SIGUSR1",
+                _ = self.interrupt.recv() => break ("SIGINT", Told::Stop),
+                _ = self.terminate.recv() => break ("SIGTERM", Told::Drain),
+                _ = self.graceful.recv() => break ("SIGUSR1", Told::Drain),
                 _ = self.hangup.recv() => auth::reload(node),
             }
         };
         tracing::info!(signal, "stopping");
+        told
     }
+
+    /// Until somebody does not want to wait for the end any more. SIGTERM is heard only once: a
+    /// supervisor and whoever started it may both say it.
+    pub(super) async fn until_interrupted(&mut self, node: &Node<Waiter>) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => auth::reload(node),
+            }
+        }
+        tracing::info!(signal = "SIGINT", "stopping at once");
+    }
+}
+
+/// How to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// At once; only writes that are on their way are waited for.
+    Stop,
+    /// When the clients have closed their connections.
+    Drain,
 }

@@ -11,6 +11,8 @@ use super::world::{Event, MS, SECOND, World};
 pub(crate) enum Fault {
     /// A process dies; its host answers for it.
     Crash,
+    /// A process is told to end, and goes in order.
+    Leave,
     /// A host loses its power: nobody answers.
     PowerOff,
     /// Every process dies, and all memory is lost.
@@ -34,6 +36,7 @@ impl World {
         let count = self.rng.random_range(1..5);
         let kinds = [
             (Fault::Crash, 30),
+            (Fault::Leave, 20),
             (Fault::PowerOff, 8),
             (Fault::AllDie, 1),
             (Fault::Pause, 25),
@@ -83,6 +86,7 @@ impl World {
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
         match fault {
             Fault::Crash => self.crash(slot, false),
+            Fault::Leave => self.leave(slot),
             Fault::PowerOff => self.crash(slot, true),
             Fault::AllDie => self.all_die(),
             Fault::Pause => {
@@ -156,6 +160,41 @@ impl World {
         self.kill(victim, is_silent);
         let away = self.rng.random_range(5 * MS..3 * SECOND);
         self.after(away, Event::Boot(slot));
+    }
+
+    /// Tells a process to end, which it does once the others do without it.
+    fn leave(&mut self, slot: usize) {
+        let Some(life) = self.life_of(slot) else {
+            return;
+        };
+        self.tell(|| format!("n{slot} leaves"));
+        self.leaving.insert(life);
+    }
+
+    /// A process that leaves asks for it again and again, serves its clients for a while when it is
+    /// out, and ends.
+    pub(crate) fn go_on_leaving(&mut self, life: Incarnation) -> Result<(), String> {
+        if !self.leaving.contains(&life) {
+            return Ok(());
+        }
+        self.input(life, |node, now, post| node.leave(now, post))?;
+        let Some(process) = self.alive.get(&life) else {
+            return Ok(());
+        };
+        let now = process.now(self.now, 0);
+        let is_out = !process.node.is_serving() && process.node.has_left(now);
+        let others_hold = self.holders().iter().any(|&holder| holder != life);
+        if !is_out || !others_hold || self.rng.random_ratio(9, 10) {
+            return Ok(());
+        }
+        let slot = process.slot;
+        self.tell(|| format!("n{slot} has left"));
+        self.summary.leaves += 1;
+        self.leaving.remove(&life);
+        self.kill(life, false);
+        let away = self.rng.random_range(5 * MS..SECOND);
+        self.after(away, Event::Boot(slot));
+        Ok(())
     }
 
     /// The lives that have all data: members of the newest view, and of what may come of it.

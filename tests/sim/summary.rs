@@ -30,7 +30,7 @@ summary! {
     /// Where memory is short.
     evictions, lost_by_members,
     /// Faults.
-    crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
+    crashes, silent_crashes, leaves, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.
     views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
     /// Commands that clients waited for longer than a second.

@@ -83,6 +83,8 @@ pub(crate) struct World {
     scheduled: u64,
     pub(crate) hosts: usize,
     pub(crate) alive: BTreeMap<Incarnation, Process>,
+    /// Processes that were told to end.
+    pub(crate) leaving: BTreeSet<Incarnation>,
     /// Former lives of each host.
     former: Vec<Vec<Incarnation>>,
     /// Hosts without power: nobody refuses connections there.
@@ -119,6 +121,7 @@ impl World {
             scheduled: 0,
             hosts,
             alive: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             former: vec![Vec::new(); hosts],
             silent: vec![false; hosts],
             network: Network::default(),
@@ -300,6 +303,7 @@ impl World {
         let slot = process.slot;
         self.after(TICK, Event::Tick(life));
         self.input(life, |node, now, post| node.tick(now, post))?;
+        self.go_on_leaving(life)?;
         if self.rng.random_ratio(1, 4) {
             for other in (0..self.hosts).filter(|&other| other != slot) {
                 self.dial(life, other)?;
@@ -457,7 +461,7 @@ impl World {
     }
 
     /// Feeds one node, then carries out what it said.
-    fn input(
+    pub(crate) fn input(
         &mut self,
         life: Incarnation,
         feed: impl FnOnce(&Node<Ticket>, Now, &mut Post),

@@ -3,6 +3,7 @@
 //! Views come out of a log that a majority agrees on (`membership/`); here is decided what to
 //! propose to it, and what follows from what was agreed. Knows nothing of items or streams.
 
+mod leave;
 mod next;
 mod peers;
 mod solo;
@@ -136,6 +137,10 @@ pub struct Group<W> {
     former: View,
     /// When lanes may tell what they have.
     flush_due: Option<Millis>,
+    /// That is for promises to those left out alone: a goodbye of theirs ends the wait.
+    waits_for_promises: bool,
+    /// This node is about to end, and wants a view without it.
+    is_leaving: bool,
     /// Since when this node is a member; lanes that work in an older view don't count.
     member_since: Option<Epoch>,
     active: [Epoch; LANES],
@@ -172,6 +177,8 @@ impl<W> Group<W> {
             view: View::default(),
             former: View::default(),
             flush_due: None,
+            waits_for_promises: false,
+            is_leaving: false,
             member_since: None,
             active: [Epoch(0); LANES],
             settled: [Epoch(0); LANES],
@@ -303,6 +310,7 @@ impl<W> Group<W> {
             return Vec::new();
         }
         let mut todo = self.adopt(view, now);
+        self.dismiss(now, out);
         self.beat_to_all(now, out);
         todo.extend(self.review(now, out));
         todo
@@ -411,7 +419,7 @@ impl<W> Group<W> {
 
     fn adopt(&mut self, view: View, now: Now) -> Vec<Todo> {
         let me = self.me();
-        let wait = self.grant_wait(&view, now);
+        let (wait, is_promised) = self.grant_wait(&view, now);
         self.counted.clear();
         self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
@@ -424,28 +432,30 @@ impl<W> Group<W> {
         let (view, dead) = (&self.view, &self.view.dead);
         self.peers.forget(|life| !view.remembers(life) && !dead.contains(&life));
         self.renew_lease();
-        self.flush_due = Some(wait);
+        (self.flush_due, self.waits_for_promises) = (Some(wait), is_promised);
         self.grant_waits += u64::from(wait > now.local);
         vec![Todo::Install(Box::new(self.view.clone()))]
     }
 
-    /// Until when somebody who is left out may answer reads on the strength of this node's promise.
-    fn grant_wait(&self, next: &View, now: Now) -> Millis {
+    /// Until when somebody who is left out may answer reads on the strength of this node's promise,
+    /// and whether it is that promise alone that counts.
+    fn grant_wait(&self, next: &View, now: Now) -> (Millis, bool) {
         if !self.options.rules.grant_wait {
-            return now.local;
+            return (now.local, false);
         }
-        let mut dead = next.dead.clone();
-        dead.push(self.me());
-        let promised = self.peers.granted_to_others(&next.lives(), &dead).unwrap_or_default();
         if next.is_founding() || self.view.epoch == Epoch(0) || next.keeps_half_of(&self.view) {
-            return promised.max(now.local);
+            return (self.promised_until(next).max(now.local), true);
         }
         // Those left out could renew each other's leases until they hear of it: that ends too.
-        now.local.plus(self.options.timing.grant_ms)
+        (now.local.plus(self.options.timing.grant_ms), false)
     }
 
     fn renew_lease(&self) {
         let me = self.me();
+        if !self.is_member() {
+            // For good: what this node says from here on is a goodbye to those that promised.
+            return self.lease.end();
+        }
         for view in [&self.former, &self.view] {
             if view.epoch > Epoch(0) {
                 let until = view
@@ -460,6 +470,7 @@ impl<W> Group<W> {
     /// Everything that may follow from what has happened.
     fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         self.answer_flushes(out);
+        self.hear_goodbyes(now);
         let mut todo = Vec::new();
         // Said until it is done: another thread may be about to install this very view.
         let is_due = self.flush_due.is_some_and(|due| due <= now.local);
@@ -507,11 +518,13 @@ impl<W> Group<W> {
         self.peers.is_up(life, &self.options.timing, now.local)
     }
 
-    /// Who proposes views: the lowest-named member that can be heard from here.
+    /// Who proposes views: the lowest-named member that can be heard from here; rather one that
+    /// stays.
     fn decider(&self, now: Now) -> Option<Incarnation> {
         let me = self.me();
-        let mut members = self.view.members.iter().map(|member| member.incarnation);
-        members.find(|&member| member == me || self.is_up(member, now))
+        let members = self.view.members.iter().map(|member| member.incarnation);
+        let mut present = members.filter(|&member| member == me || self.is_up(member, now));
+        present.clone().find(|&member| !self.leaves(member)).or_else(|| present.next())
     }
 
     fn beat_to_all<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
@@ -543,6 +556,7 @@ impl<W> Group<W> {
             up: self.up(now),
             filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
             flushes: self.open_flushes(),
+            leaving: self.is_leaving,
         };
         out.send(to, Message::Beat(beat));
     }

@@ -119,8 +119,10 @@ impl<W> Group<W> {
 
     /// The present view without those that are down, and with whoever is new as a learner.
     fn present(&mut self, now: Now) -> View {
-        let kept = self.kept(now);
+        let mut kept = self.kept(now);
         let is_settled = self.is_settled();
+        let leaver = self.leaver(&kept);
+        kept.retain(|&member| leaver != Some(member));
         let mut next = self.view.successor(is_settled, "");
         let gone: Vec<Member> =
             next.members.extract_if(.., |member| !kept.contains(&member.incarnation)).collect();
@@ -132,13 +134,17 @@ impl<W> Group<W> {
         let meets_all = |node: Incarnation, if_unknown: bool| {
             kept.iter().all(|&member| self.are_linked(node, member, now).unwrap_or(if_unknown))
         };
-        let left = next.learners.extract_if(.., |learner| !meets_all(learner.incarnation, true));
+        let left = next.learners.extract_if(.., |learner| {
+            let life = learner.incarnation;
+            !meets_all(life, true) || self.leaves(life)
+        });
         next.absent.extend(left);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         if is_settled {
             let newcomers = self.peers.living().filter(|&(life, name)| {
                 !next.has(life)
                     && life != self.me()
+                    && !self.leaves(life)
                     && !self.view.members.iter().any(|member| *member.name == *name)
                     && self.proposals.may_return(life, now.local)
                     && meets_all(life, false)
@@ -165,6 +171,9 @@ impl<W> Group<W> {
         match (dead.is_empty(), missing.is_empty()) {
             (false, _) => "death",
             (true, false) if missing.iter().any(is_stuck) => "stuck",
+            (true, false) if missing.iter().all(|member| self.leaves(member.incarnation)) => {
+                "leave"
+            }
             (true, false) => "silence",
             (true, true) => "",
         }

@@ -95,6 +95,7 @@ impl Table {
             up: up.map(Incarnation).collect(),
             filled: Vec::new(),
             flushes: Vec::new(),
+            leaving: false,
         }
     }
 
@@ -379,4 +380,62 @@ fn a_node_without_others_is_isolated_only_where_that_is_allowed() {
         assert!(!table.group.lease.is_isolated());
         assert_eq!(table.todo.contains(&Todo::Isolated(false)), is_allowed);
     }
+}
+
+#[test]
+fn a_member_that_leaves_is_left_out_and_not_let_in_again() {
+    let mut table = Table::at_work(&[2, 3]);
+    let leaving = Beat { leaving: true, ..table.beat(3, 100) };
+    table.says(3, leaving, 100);
+    let view = table.proposed().expect("all others are here");
+    assert_eq!((names(&view.members), &*view.cause), ("n1 n2".into(), "leave"));
+    assert_eq!(names(&view.absent), "n3", "what its clients ask for is remembered");
+    table.others = vec![2];
+    table.enter(view, 110);
+    let leaving = Beat { leaving: true, ..table.beat(3, 120) };
+    table.says(3, leaving, 120);
+    assert!(table.proposed().is_none());
+}
+
+#[test]
+fn a_goodbye_ends_the_wait_for_what_was_promised() {
+    let mut table = Table::at_work(&[2, 3]);
+    let leaving = Beat { leaving: true, ..table.beat(3, 100) };
+    table.says(3, leaving.clone(), 100);
+    let view = table.proposed().unwrap();
+    table.todo = table.group.agreed(view, at(110), &mut Unheard);
+    assert!(!table.flushes_at(120), "it has been promised something");
+    table.says(3, Beat { sent: Millis(5130), ..leaving }, 130);
+    assert!(!table.flushes_at(130), "it does not know yet");
+    let goodbye = Beat { leaving: true, ..table.beat(3, 140) };
+    table.says(3, goodbye, 140);
+    assert!(table.flushes_at(140));
+}
+
+#[test]
+fn whoever_is_left_out_has_no_lease_from_that_moment_on() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.beats(100);
+    let former = table.group.view.epoch;
+    assert!(table.group.lease.holds(former, Millis(101)));
+    table.group.leave(at(100), &mut Unheard);
+    assert!(table.group.lease.holds(former, Millis(101)), "nobody does without it yet");
+    assert!(!table.group.has_left(at(100)));
+    let members = vec![node(2), node(3)];
+    let view = View { epoch: Epoch(former.0 + 1), members, ..table.group.view.clone() };
+    table.group.agreed(view, at(101), &mut Unheard);
+    assert!(table.group.has_left(at(101)));
+    assert!(!table.group.lease.holds(former, Millis(102)));
+}
+
+#[test]
+fn somebody_else_decides_while_a_node_leaves_and_the_last_one_stays() {
+    let mut table = Table::at_work(&[2]);
+    table.group.leave(at(100), &mut Unheard);
+    table.beats(110);
+    assert!(table.proposed().is_none(), "n2 proposes");
+    let leaving = Beat { leaving: true, ..table.beat(2, 120) };
+    table.says(2, leaving, 120);
+    assert!(table.proposed().is_none(), "nobody would have the items");
+    assert!(table.group.has_left(at(120)), "there is nobody to wait for");
 }
