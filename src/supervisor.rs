@@ -26,7 +26,7 @@ use rustix::process::{Signal as ProcessSignal, set_parent_process_death_signal};
 pub(crate) struct Options {
     /// How this process was called: its program, then its arguments. The child is called the same.
     pub(crate) arguments: Vec<OsString>,
-    /// They listen already.
+    /// They listen already; the last two are for clients on their way from one child to the next.
     pub(crate) sockets: Vec<OwnedFd>,
     /// Exit codes of a server that can't start as it is told to: trying again helps nobody.
     pub(crate) hopeless: &'static [u8],
@@ -299,7 +299,7 @@ impl Supervisor {
         if !self.is_stopping && self.server.is_some() {
             tracing::info!("the server ends, and the new program begins");
             self.is_replacing = true;
-            self.forward(Signal::SIGTERM);
+            self.forward(Signal::SIGUSR2);
         }
     }
 

@@ -76,6 +76,22 @@ impl Session {
         Self { login: Some(Login::default()), ..self }
     }
 
+    /// The same, of a client that has logged in before.
+    pub fn let_in(self) -> Self {
+        Self { login: None, ..self }
+    }
+
+    /// Whether the client may do what it likes.
+    pub fn is_logged_in(&self) -> bool {
+        self.login.is_none()
+    }
+
+    /// Whether everything that the client has begun is done.
+    pub fn is_between_commands(&self) -> bool {
+        let is_logging_in = self.login.as_ref().is_some_and(|login| !login.is_between_attempts());
+        matches!(self.mode, Mode::Commands) && self.parser.is_between_commands() && !is_logging_in
+    }
+
     /// A session that shows itself among the open connections.
     pub(super) fn of(connection: Arc<Connection>, item_max: usize) -> Self {
         let session = Self::new(connection.worker, item_max);

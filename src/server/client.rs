@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,7 +32,7 @@ const PATIENCE_LOOK: Duration = Duration::from_millis(1000);
 const CLOSED_MAX: Duration = Duration::from_millis(300);
 
 /// A client's socket.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+pub(super) trait Stream: AsFd + AsyncRead + AsyncWrite + Unpin {
     /// Whether a read would find something, the end included; otherwise the task is woken then.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Writes what fits at once.
@@ -69,6 +70,22 @@ impl Stream for UnixStream {
     fn break_off(&self) {}
 }
 
+/// What a process knows of a client when it begins to serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// It has connected.
+    Connection,
+    /// It has logged in, at the process before.
+    Login,
+}
+
+/// How the end of a connection came.
+enum Left {
+    Closed,
+    /// It is idle, and goes on with the next process.
+    Open,
+}
+
 /// How the wait for an outcome has ended.
 enum Waited {
     Outcome(Outcome),
@@ -93,17 +110,18 @@ struct Connection<S> {
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
 pub(super) async fn serve<S: Stream>(
-    stream: S,
-    socket: Socket,
+    (stream, socket): (S, Socket),
+    since: Since,
     idle_max: Option<Duration>,
     worker: usize,
     shared: Arc<Shared>,
 ) {
     let node = &shared.node;
+    let session = node.open(worker, socket, clock::now(node));
     let mut connection = Connection {
         stream,
         idle_max,
-        session: node.open(worker, socket, clock::now(node)),
+        session: if since == Since::Login { session.let_in() } else { session },
         courier: Courier::new(Arc::clone(&shared.links)),
         input: Vec::new(),
         output: Vec::new(),
@@ -111,8 +129,8 @@ pub(super) async fn serve<S: Stream>(
     let result = shared.drain.serving(worker, connection.run(worker, &shared)).await;
     connection.put_back();
     let ending = match &result {
-        Ok(()) if shared.is_stopping() => Ending::Shutdown,
-        Ok(()) => Ending::Normal,
+        Ok(_) if shared.is_stopping() => Ending::Shutdown,
+        Ok(_) => Ending::Normal,
         Err(error) if idle_max.is_some() && error.kind() == io::ErrorKind::TimedOut => {
             node.counters(worker).idle_kicks.add(1);
             Ending::Idle
@@ -124,11 +142,14 @@ pub(super) async fn serve<S: Stream>(
     };
     // Before the socket closes: the next one may get its number.
     node.close(&connection.session, ending, clock::now(node));
+    if let Ok(Left::Open) = result {
+        shared.drain.pass_on(&connection.stream, connection.session.is_logged_in());
+    }
     node.gauges().connections.give_back();
 }
 
 impl<S: Stream> Connection<S> {
-    async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<()> {
+    async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<Left> {
         let counters = shared.node.counters(worker);
         let mut wants = 1;
         loop {
@@ -137,26 +158,28 @@ impl<S: Stream> Connection<S> {
                 limit => within(limit, self.hear(wants, &shared.drain)).await?,
             };
             if read == 0 {
-                return Ok(());
+                let goes_on = shared.drain.is_passing_on() && self.session.is_between_commands();
+                return Ok(if goes_on { Left::Open } else { Left::Closed });
             }
             counters.bytes_read.add(read as u64);
             match self.work(worker, shared).await? {
                 Some(more) => wants = more,
-                None => return Ok(()),
+                None => return Ok(Left::Closed),
             }
             if shared.is_stopping() {
-                return Ok(());
+                return Ok(Left::Closed);
             }
         }
     }
 
-    /// Waits for input as `fill` does. When connections are closed, one whose client says nothing is
-    /// at its end.
+    /// Waits for input as `fill` does. When connections are closed or passed on, one whose client
+    /// says nothing is at its end.
     async fn hear(&mut self, wants: usize, drain: &drain::State) -> io::Result<usize> {
         let says_nothing = self.input.is_empty();
+        let is_between = says_nothing && self.session.is_between_commands();
         let mut filling = pin!(self.fill(wants));
         poll_fn(|context| match filling.as_mut().poll(context) {
-            Poll::Pending if says_nothing && drain.is_closing() => Poll::Ready(Ok(0)),
+            Poll::Pending if says_nothing && drain.ends(is_between) => Poll::Ready(Ok(0)),
             polled => polled,
         })
         .await

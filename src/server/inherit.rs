@@ -6,19 +6,22 @@
 use std::env;
 use std::io;
 use std::net::TcpListener as PlainTcpListener;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::os::unix::net::UnixListener as PlainUnixListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener as PlainUnixListener, UnixStream};
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 
 use super::StartError;
+use super::handover::Handover;
 
 /// As systemd names them.
 const COUNT: &str = "LISTEN_FDS";
 const FOR_PROCESS: &str = "LISTEN_PID";
 /// The number of the first.
 const FIRST: RawFd = 3;
+/// The last ones of a supervisor are the two ends for clients that go over.
+const HANDOVER: usize = 2;
 /// Some for each worker and address; more is a mistake.
 const COUNT_MAX: usize = 4096;
 
@@ -35,26 +38,51 @@ pub(super) struct HeldAddress {
     pub(super) sockets: Vec<Held>,
 }
 
+/// Everything that was handed to this process.
+#[derive(Default)]
+pub(super) struct Inherited {
+    pub(super) addresses: Vec<HeldAddress>,
+    pub(super) handover: Option<Handover>,
+}
+
 /// Takes what was handed to this process; nothing is usual. To be called before anything else
 /// opens files, and before any thread starts: the numbers are all there is to tell the sockets by.
-pub(super) fn take() -> Result<Vec<HeldAddress>, StartError> {
+///
+/// A supervisor adds the two ends for clients that go over from one process to the next.
+pub(super) fn take(is_supervised: bool) -> Result<Inherited, StartError> {
     let Some(count) = count()? else {
-        return Ok(Vec::new());
+        return Ok(Inherited::default());
     };
     let mut handed = ListenFd::from_env();
+    let sockets = if is_supervised { count.saturating_sub(HANDOVER) } else { count };
     let mut addresses: Vec<HeldAddress> = Vec::new();
-    for index in 0..count {
-        let number = FIRST + index as RawFd;
-        let held = Held::take(&mut handed, index)
-            .map_err(|error| StartError::Inherited(number, error.to_string()))?;
-        let (name, port) =
-            held.address().map_err(|error| StartError::Inherited(number, error.to_string()))?;
+    for index in 0..sockets {
+        let wrong = |error: io::Error| StartError::Inherited(number(index), error.to_string());
+        let held = Held::take(&mut handed, index).map_err(wrong)?;
+        let (name, port) = held.address().map_err(wrong)?;
         match addresses.iter_mut().find(|address| address.name == name) {
             Some(address) => address.sockets.push(held),
             None => addresses.push(HeldAddress { name, port, sockets: vec![held] }),
         }
     }
-    Ok(addresses)
+    let mut end = |index: usize| {
+        let taken = handed.take_unix_listener(index);
+        let wrong = |why: String| StartError::Inherited(number(index), why);
+        let taken = taken.map_err(|error| wrong(error.to_string()))?;
+        let taken = taken.ok_or_else(|| wrong("it is not there".into()))?;
+        Ok::<_, StartError>(UnixStream::from(OwnedFd::from(taken)))
+    };
+    let handover = if is_supervised {
+        let (to_successor, from_predecessor) = (end(sockets)?, end(sockets + 1)?);
+        Some(Handover { to_successor, from_predecessor })
+    } else {
+        None
+    };
+    Ok(Inherited { addresses, handover })
+}
+
+fn number(index: usize) -> RawFd {
+    FIRST + index as RawFd
 }
 
 /// How many there are for this process.

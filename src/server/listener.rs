@@ -18,8 +18,9 @@ use tokio::net::unix::SocketAddr as UnixAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::runtime::Runtime;
 
-use super::StartError;
+use super::handover::Handover;
 use super::inherit::{self, Held, HeldAddress};
+use super::{Options, StartError};
 use crate::node::Endpoint;
 
 /// A place where clients connect.
@@ -65,16 +66,18 @@ pub(super) enum Accepted {
 }
 
 /// What was handed to this process, or else what it binds itself.
-pub(super) fn bind_all(places: &[Listen], workers: usize) -> Result<Vec<Bound>, StartError> {
-    let held = inherit::take()?;
-    if !held.is_empty() {
-        return Ok(held.into_iter().map(Bound::Held).collect());
+pub(super) fn bind_all(options: &Options) -> Result<(Vec<Bound>, Option<Handover>), StartError> {
+    let inherited = inherit::take(options.supervisor.is_some())?;
+    if !inherited.addresses.is_empty() || inherited.handover.is_some() {
+        let bound = inherited.addresses.into_iter().map(Bound::Held).collect();
+        return Ok((bound, inherited.handover));
     }
+    let (places, workers) = (&options.listen, options.node.settings.workers);
     let mut bound = Vec::new();
     for listen in places {
         bound.extend(Bound::new(listen, workers)?);
     }
-    Ok(bound)
+    Ok((bound, None))
 }
 
 impl Bound {

@@ -14,6 +14,7 @@ mod ctl;
 mod data;
 mod drain;
 mod frames;
+mod handover;
 mod handshake;
 mod inherit;
 mod listener;
@@ -27,6 +28,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,8 @@ use tokio::sync::Notify;
 
 use courier::{Courier, Ends, Links, Waiter};
 pub use ctl::ask;
+use drain::Successor;
+use handover::{Handover, Passed};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
@@ -180,16 +184,23 @@ impl Shared {
 
     /// Until it is told to stop, has served its clients to their end where it should, and has let
     /// writes that are on their way arrive.
-    async fn until_stop(&self, signals: &mut Signals, drain_timeout_ms: u64) {
+    async fn until_stop(
+        &self,
+        signals: &mut Signals,
+        mut successor: Option<Successor>,
+        limit_ms: u64,
+    ) {
         let told = tokio::select! {
             told = signals.until_told(&self.node) => told,
-            () = self.orders.until_restart() => Told::Drain,
+            () = self.orders.until_restart() => Told::GiveWay,
             () = self.stop_wanted.notified() => Told::Stop,
         };
         notify::stopping();
-        if told == Told::Drain {
+        if told != Told::Stop {
+            // Without a successor to take them, clients are served to their end.
+            let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
             tokio::select! {
-                () = self.drain_clients(drain_timeout_ms) => {}
+                () = self.drain_clients(successor, limit_ms) => {}
                 () = signals.until_interrupted(&self.node) => {}
                 () = self.stop_wanted.notified() => {}
             }
@@ -216,6 +227,7 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 pub struct Server {
     options: Options,
     bound: Vec<Bound>,
+    handover: Option<Handover>,
     peer_socket: Option<TcpSocket>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
@@ -226,7 +238,7 @@ impl Server {
     pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
         // First: what was handed over is known by its numbers alone.
-        let bound = listener::bind_all(&options.listen, settings.workers)?;
+        let (bound, handover) = listener::bind_all(&options)?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
         let peers = options.peers.as_ref();
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
@@ -235,22 +247,27 @@ impl Server {
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, peer_socket, credentials, state })
+        Ok(Self { options, bound, handover, peer_socket, credentials, state })
     }
 
-    /// The sockets for clients alone, which listen from now on: for a process that holds them, and
-    /// hands them to the one that serves.
+    /// The sockets for clients alone, which listen from now on, and a way for clients from one
+    /// process to the next: for one that holds them, and hands them to the one that serves.
     pub fn hold_sockets(options: &Options) -> Result<Vec<OwnedFd>, StartError> {
-        let settings = &options.node.settings;
-        let bound = listener::bind_all(&options.listen, settings.workers)?;
-        let held = bound.into_iter().map(|one| one.hold(settings.backlog));
-        Ok(held.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let (bound, _) = listener::bind_all(options)?;
+        let mut held = Vec::new();
+        for one in bound {
+            held.extend(one.hold(options.node.settings.backlog)?);
+        }
+        let (to, from) = UnixStream::pair()
+            .map_err(|error| StartError::System("make a way for clients", error))?;
+        held.extend([to.into(), from.into()]);
+        Ok(held)
     }
 
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, peer_socket, credentials, state: _state } = self;
+        let Self { options, bound, handover, peer_socket, credentials, state: _state } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
@@ -259,13 +276,14 @@ impl Server {
         node.set_credentials(credentials);
         let (links, ends) = Links::new(&options.node.peers);
         let links = Arc::new(links);
+        let (drain, passed) = drain::State::new(options.node.settings.workers);
         let orders = Arc::new(Orders::new(options.supervisor));
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
             links: Arc::clone(&links),
             stopping: AtomicBool::new(false),
             stop_wanted: Notify::new(),
-            drain: drain::State::new(options.node.settings.workers),
+            drain,
             orders: Arc::clone(&orders),
             waiting: Gauge::default(),
             write_timeout_ms: options.write_timeout_ms,
@@ -285,11 +303,14 @@ impl Server {
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
-            start_workers(&options, bound, &shared)?;
+            let clients = handover.as_ref().map(received).unwrap_or_default();
+            start_workers(&options, bound, clients, &shared)?;
         }
+        let successor = handover.map(|handover| Successor { handover, passed });
+        let limit_ms = options.drain_timeout_ms;
         runtime.block_on(async {
             tokio::select! {
-                () = shared.until_stop(&mut signals, options.drain_timeout_ms) => {}
+                () = shared.until_stop(&mut signals, successor, limit_ms) => {}
                 () = notify::keep_telling(&shared.node, is_witness) => {}
             }
         });
@@ -339,6 +360,7 @@ fn new_node(options: &Options) -> Node<Waiter> {
 fn start_workers(
     options: &Options,
     bound: Vec<Bound>,
+    clients: Vec<Passed>,
     shared: &Arc<Shared>,
 ) -> Result<(), StartError> {
     let settings = &options.node.settings;
@@ -355,10 +377,16 @@ fn start_workers(
     if let Some(path) = &options.port_file {
         write_ports(path, &ports);
     }
-    for (worker, (runtime, listeners)) in runtimes.into_iter().zip(listeners).enumerate() {
+    let mut of_worker: Vec<Vec<Passed>> = runtimes.iter().map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        of_worker[number % settings.workers].push(client);
+    }
+    let parts = runtimes.into_iter().zip(listeners).zip(of_worker);
+    for (worker, ((runtime, listeners), clients)) in parts.enumerate() {
         let shared = Arc::clone(shared);
         let body = move || {
             runtime.block_on(async move {
+                clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
                 for listener in listeners {
                     listens(&shared.node, worker, &listener);
                     tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
@@ -372,6 +400,22 @@ fn start_workers(
             .map_err(|error| StartError::System("start a worker thread", error))?;
     }
     Ok(())
+}
+
+/// The clients of the process before this one.
+fn received(handover: &Handover) -> Vec<Passed> {
+    match handover.receive() {
+        Ok(clients) => {
+            if !clients.is_empty() {
+                tracing::info!(clients = clients.len(), "taken over");
+            }
+            clients
+        }
+        Err(error) => {
+            tracing::error!(%error, "clients of the process before cannot be taken over");
+            Vec::new()
+        }
+    }
 }
 
 /// Shows a listening socket among the connections.

@@ -12,6 +12,7 @@ pub(super) struct Signals {
     terminate: Signal,
     graceful: Signal,
     hangup: Signal,
+    give_way: Signal,
 }
 
 impl Signals {
@@ -22,6 +23,7 @@ impl Signals {
             terminate: on(SignalKind::terminate())?,
             graceful: on(SignalKind::user_defined1())?,
             hangup: on(SignalKind::hangup())?,
+            give_way: on(SignalKind::user_defined2())?,
         })
     }
 
@@ -32,6 +34,7 @@ impl Signals {
                 _ = self.interrupt.recv() => break ("SIGINT", Told::Stop),
                 _ = self.terminate.recv() => break ("SIGTERM", Told::Drain),
                 _ = self.graceful.recv() => break ("SIGUSR1", Told::Drain),
+                _ = self.give_way.recv() => break ("SIGUSR2", Told::GiveWay),
                 _ = self.hangup.recv() => auth::reload(node),
             }
         };
@@ -59,4 +62,6 @@ pub(super) enum Told {
     Stop,
     /// When the clients have closed their connections.
     Drain,
+    /// To another process, which takes the clients over.
+    GiveWay,
 }

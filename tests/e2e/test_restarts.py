@@ -162,10 +162,9 @@ def test_a_server_that_dies_is_back_at_once_and_knows_everything(figure):
             assert "died: starting it again" in first.output()
 
 
-@pytest.mark.parametrize("kind", [PerRequest])
+@pytest.mark.parametrize("kind", [PerRequest, KeepAlive])
 def test_nobody_notices_a_restart_of_all_nodes_one_after_the_other(kind, figure):
-    flags = ["--drain-timeout", "3000"] if kind is PerRequest else []
-    with ready(supervised_group(flags)) as nodes:
+    with ready(supervised_group()) as nodes:
         clients = [kind(node.port, number) for number, node in enumerate(nodes * 2)]
         with under_load(clients):
             for node in nodes:

@@ -223,7 +223,7 @@ impl<W> Lane<W> {
         };
         let (key, mutation) = (request.key.clone(), request.mutation.clone());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
-        let Some(owner) = owner else {
+        let Some(owner) = owner.filter(|&owner| owner != self.options.me || self.decides()) else {
             return;
         };
         self.requests.sent(counter, out.local_time());
@@ -350,6 +350,12 @@ impl<W> Lane<W> {
         }
     }
 
+    /// A view may have this node as a member although its copy is worth nothing, because it never
+    /// worked in the view that admitted it. Such a node has no say; a view without it follows.
+    fn decides(&self) -> bool {
+        self.role == Role::Member
+    }
+
     /// The owner's path: decide, append, and answer when all have it.
     fn decide_for<I: Items, O: Outside<W>>(
         &mut self,
@@ -361,6 +367,9 @@ impl<W> Lane<W> {
         let key = Key::new(&fwd.key).ok_or(Violation("a forwarded key of no legal length"))?;
         if self.owners.owner(key.hash()) != Some(self.options.me) {
             return Err(Violation("a forward for a key that is not owned here"));
+        }
+        if !self.decides() {
+            return Ok(());
         }
         let request = RequestId { origin: from, counter: fwd.counter };
         self.prune(from, fwd.done_up_to);

@@ -577,3 +577,29 @@ fn what_a_member_had_to_drop_is_gone_in_the_next_view() {
     wire.settle();
     assert!(wire.value(owner).is_none() && wire.may_read(other));
 }
+
+#[test]
+fn a_member_that_never_worked_in_the_view_that_admitted_it_decides_nothing() {
+    let joiner = owner(&[1, 2]);
+    let other = 3 - joiner;
+    let mut wire = Wire::new(&[1, 2]);
+    // The one that begins alone has what the joiner lacks.
+    wire.enter(other, &view(1, &[other], &[]));
+    wire.enter(other, &view(2, &[other], &[joiner]));
+    wire.enter(joiner, &view(2, &[other], &[joiner]));
+    // It hears of view 4 alone, not of the one that admitted it.
+    wire.enter(joiner, &view(4, &[1, 2], &[]));
+    wire.mutate(joiner, 5, set(b"v"));
+    wire.with(joiner, |lane, items, post| {
+        let mutation = Mutation::Count {
+            direction: Direction::Up,
+            delta: 1,
+            initial: 0,
+            terms: Terms::default(),
+        };
+        let fwd = Fwd { counter: 1, done_up_to: 0, key: Bytes::from_static(KEY), mutation };
+        lane.receive(life(9), Epoch(4), LaneMessage::Fwd(fwd), items, post).unwrap();
+    });
+    assert!(wire.answers.is_empty(), "nobody but itself has it");
+    assert_eq!(wire.value(joiner), None);
+}
