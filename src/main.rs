@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rand::TryRng;
 use sessiond::server::{self, Ended, Server};
@@ -80,7 +81,14 @@ fn obey(command: Command) -> Result<(), Failure> {
 /// The order matters: limits while root, sockets as the user that will own them and before the
 /// terminal is gone, threads and locked memory in the process that stays.
 fn run(launch: Launch) -> Result<(), Failure> {
-    let Launch { server: mut options, mut process, verbosity, warnings, supervise } = launch;
+    let Launch {
+        server: mut options,
+        mut process,
+        verbosity,
+        warnings,
+        supervise,
+        upgrade_timeout,
+    } = launch;
     start_log(verbosity);
     let is_child = supervisor::is_child();
     if is_child {
@@ -91,7 +99,7 @@ fn run(launch: Launch) -> Result<(), Failure> {
     process::raise_limits(&process);
     process::assume_user(&process)?;
     if supervise && !is_child {
-        return supervised(&options, &process);
+        return supervised(&options, &process, upgrade_timeout);
     }
     options.supervisor = is_child.then(|| nix::unistd::getppid().as_raw());
     options.port_file = std::env::var_os(PORT_FILE).map(Into::into);
@@ -106,13 +114,18 @@ fn run(launch: Launch) -> Result<(), Failure> {
 }
 
 /// Holds the sockets, and has a child serve.
-fn supervised(options: &server::Options, process: &process::Options) -> Result<(), Failure> {
+fn supervised(
+    options: &server::Options,
+    process: &process::Options,
+    upgrade_timeout: Duration,
+) -> Result<(), Failure> {
     let sockets = Server::hold_sockets(options).map_err(no_start)?;
     process::detach(process)?;
     let _pid_file = PidFile::write(process);
     let ended = supervisor::run(supervisor::Options {
         arguments: std::env::args_os().collect(),
         sockets,
+        upgrade_timeout,
         hopeless: &[EXIT_USAGE, EXIT_NO_USER, EXIT_START],
         again: EXIT_AGAIN,
     });

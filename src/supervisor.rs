@@ -7,10 +7,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) arguments: Vec<OsString>,
     /// They listen already; the last two are for clients on their way from one child to the next.
     pub(crate) sockets: Vec<OwnedFd>,
+    /// A new program has to serve by then, or the former one begins again.
+    pub(crate) upgrade_timeout: Duration,
     /// Exit codes of a server that can't start as it is told to: trying again helps nobody.
     pub(crate) hopeless: &'static [u8],
     /// The exit code of a server that wants to be started anew.
@@ -59,6 +62,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// at once.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A new program that does not get to serve has passed its clients on by then.
+const GIVE_WAY_MAX: Duration = Duration::from_secs(5);
 /// A new program has said what it thinks of the command line by then.
 const CHECK_MAX: Duration = Duration::from_secs(10);
 
@@ -89,9 +94,14 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         trial: None,
         start_at: Some(Instant::now()),
         deaths: 0,
-        has_settled: false,
+        former: None,
+        probation_ends: None,
+        kill_at: None,
+        has_served: false,
         is_stopping: false,
         is_replacing: false,
+        is_upgrading: false,
+        is_back: false,
     };
     supervisor.keep(&signals)
 }
@@ -138,16 +148,29 @@ struct Supervisor {
     start_at: Option<Instant>,
     /// In a row, soon after the start.
     deaths: u32,
-    /// A server has once lived long enough.
-    has_settled: bool,
+    /// The program that served before an upgrade, which may prove to have been better.
+    former: Option<File>,
+    /// When a new program has to serve.
+    probation_ends: Option<Instant>,
+    /// When a program that was told to give way has to have ended.
+    kill_at: Option<Instant>,
+    /// Some server has once served, so that the command line is right.
+    has_served: bool,
     is_stopping: bool,
     /// The server was told to end so that the program that is there now can begin.
     is_replacing: bool,
+    /// And that program is another one than the server's.
+    is_upgrading: bool,
+    /// The program that is there has failed: the former one is started.
+    is_back: bool,
 }
 
 struct Server {
     child: Child,
     since: Instant,
+    /// It says there, with one letter, that it serves.
+    news: UnixStream,
+    serves: bool,
 }
 
 impl Supervisor {
@@ -156,9 +179,8 @@ impl Supervisor {
             if self.start_at.is_some_and(|due| due <= Instant::now()) {
                 self.start()?;
             }
-            let wanted = PollFlags::POLLIN;
-            match poll(&mut [PollFd::new(signals.as_fd(), wanted)], self.patience()) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            match self.sleep(signals) {
+                Ok(()) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(failed("wait for signals")(error)),
             }
             while let Some(signal) = signals.read_signal().map_err(failed("read signals"))? {
@@ -166,6 +188,8 @@ impl Supervisor {
             }
             self.end_slow_trial();
             self.look_at_trial();
+            self.hear_server();
+            self.end_probation();
             if let Some(ended) = self.look_at_server() {
                 return ended;
             }
@@ -175,10 +199,22 @@ impl Supervisor {
         }
     }
 
+    /// Until a signal comes, a server that is waited for serves, or something is due.
+    fn sleep(&self, signals: &SignalFd) -> nix::Result<()> {
+        let mut sources = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(server) = self.server.as_ref().filter(|server| !server.serves) {
+            sources.push(PollFd::new(server.news.as_fd(), PollFlags::POLLIN));
+        }
+        poll(&mut sources, self.patience()).map(drop)
+    }
+
     /// Until something is due.
     fn patience(&self) -> PollTimeout {
         let trial_ends = self.trial.as_ref().map(|(_, since)| *since + CHECK_MAX);
-        let due = [self.start_at, trial_ends].into_iter().flatten().min();
+        let due = [self.start_at, trial_ends, self.probation_ends, self.kill_at]
+            .into_iter()
+            .flatten()
+            .min();
         due.map_or(PollTimeout::NONE, |due| {
             // Rounded up, so that it is due indeed.
             let rest = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -186,8 +222,8 @@ impl Supervisor {
         })
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         if let Some(called) = self.options.arguments.first() {
             command.arg0(called);
         }
@@ -203,11 +239,17 @@ impl Supervisor {
     /// Starts a server with copies of all sockets.
     fn start(&mut self) -> Result<(), Failure> {
         self.start_at = None;
-        let mut command = self.command();
-        command.env(COUNT, self.options.sockets.len().to_string());
+        let mut command = self.command(&self.chosen());
         let copies = self.options.sockets.iter().map(OwnedFd::try_clone);
-        let copies = copies.collect::<io::Result<Vec<_>>>();
-        let copies = copies.map_err(|error| Failure::System("copy the sockets", error))?;
+        let copies = copies.collect::<io::Result<Vec<_>>>().and_then(|copies| {
+            let (news, told) = UnixStream::pair()?;
+            news.set_nonblocking(true)?;
+            Ok((copies, news, told))
+        });
+        let (mut copies, news, told) =
+            copies.map_err(|error| Failure::System("copy the sockets", error))?;
+        copies.push(told.into());
+        command.env(COUNT, copies.len().to_string());
         let mapping = |(child_fd, parent_fd): (RawFd, OwnedFd)| FdMapping { parent_fd, child_fd };
         let mappings = (FIRST..).zip(copies).map(mapping).collect();
         if command.fd_mappings(mappings).is_err() {
@@ -216,14 +258,17 @@ impl Supervisor {
         match command.spawn() {
             Ok(child) => {
                 tracing::info!(pid = child.id(), "server started");
-                self.server = Some(Server { child, since: Instant::now() });
+                let since = Instant::now();
+                self.server = Some(Server { child, since, news, serves: false });
             }
-            Err(error) if !self.has_settled => {
+            Err(error) if !self.has_served => {
                 return Err(Failure::System("start the server", error));
             }
             Err(error) => {
                 tracing::error!(program = %self.program.display(), %error, "cannot start the server");
-                self.try_again();
+                if !self.falls_back() {
+                    self.try_again();
+                }
             }
         }
         Ok(())
@@ -265,7 +310,8 @@ impl Supervisor {
             tracing::warn!("not upgraded: the server is being replaced or stopped already");
             return;
         }
-        match File::open(&self.program).and_then(|_| self.command().arg(CHECK).spawn()) {
+        match File::open(&self.program).and_then(|_| self.command(&self.program).arg(CHECK).spawn())
+        {
             Ok(child) => self.trial = Some((child, Instant::now())),
             Err(error) => {
                 let program = self.program.display();
@@ -296,11 +342,72 @@ impl Supervisor {
             tracing::error!(%program, %status, "not upgraded: the new program does not take this command line; the server goes on");
             return;
         }
-        if !self.is_stopping && self.server.is_some() {
+        if !self.is_stopping
+            && let Some(server) = &self.server
+        {
             tracing::info!("the server ends, and the new program begins");
-            self.is_replacing = true;
-            self.forward(Signal::SIGUSR2);
+            // What it was started from may have been replaced or removed since.
+            self.former = File::open(format!("/proc/{}/exe", server.child.id())).ok();
+            self.probation_ends = None;
+            self.is_upgrading = true;
+            self.replace();
         }
+    }
+
+    /// Has the server pass its clients on and end.
+    fn replace(&mut self) {
+        self.is_replacing = true;
+        self.forward(Signal::SIGUSR2);
+    }
+
+    /// The program to start: what is there, unless that has failed.
+    fn chosen(&self) -> PathBuf {
+        let former = self.former.as_ref().filter(|_| self.is_back);
+        former.map_or_else(
+            || self.program.clone(),
+            |file| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into(),
+        )
+    }
+
+    /// Notices that the server serves.
+    fn hear_server(&mut self) {
+        let Some(server) = self.server.as_mut().filter(|server| !server.serves) else {
+            return;
+        };
+        let mut letter = [0; 1];
+        // Its end is noticed by its signal.
+        if matches!((&server.news).read(&mut letter), Ok(1)) {
+            server.serves = true;
+            self.has_served = true;
+            if self.probation_ends.take().is_some() {
+                tracing::info!(pid = server.child.id(), "upgraded: the new program serves");
+                self.former = None;
+            }
+        }
+    }
+
+    fn end_probation(&mut self) {
+        let now = Instant::now();
+        if self.probation_ends.is_some_and(|ends| ends <= now) && self.falls_back() {
+            self.start_at = None;
+            self.replace();
+            self.kill_at = Some(now + GIVE_WAY_MAX);
+        }
+        if self.kill_at.take_if(|due| *due <= now).is_some() {
+            self.forward(Signal::SIGKILL);
+        }
+    }
+
+    /// Goes back to the former program, if the present one is new and has not served yet.
+    fn falls_back(&mut self) -> bool {
+        if self.probation_ends.take().is_none() || self.former.is_none() {
+            return false;
+        }
+        tracing::error!(
+            "not upgraded: the new program does not get to serve; the former one begins again"
+        );
+        (self.is_back, self.start_at) = (true, Some(Instant::now()));
+        true
     }
 
     // The end of a server.
@@ -310,10 +417,10 @@ impl Supervisor {
         let server = self.server.as_mut()?;
         let status = exit_of(&mut server.child)?;
         let lived = server.since.elapsed();
-        self.server = None;
+        (self.server, self.kill_at) = (None, None);
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         if lived >= SETTLED {
-            (self.has_settled, self.deaths) = (true, 0);
+            self.deaths = 0;
         }
         if self.is_stopping {
             return Some(
@@ -323,11 +430,16 @@ impl Supervisor {
         let was_told = std::mem::take(&mut self.is_replacing) || code == Some(self.options.again);
         match code {
             _ if was_told => {
-                (self.has_settled, self.start_at) = (true, Some(Instant::now()));
+                if std::mem::take(&mut self.is_upgrading) {
+                    self.is_back = false;
+                    self.probation_ends = Some(Instant::now() + self.options.upgrade_timeout);
+                }
+                self.start_at = Some(Instant::now());
             }
+            _ if self.falls_back() => {}
             // A client may have said `shutdown`.
             Some(0) => return Some(Ok(())),
-            Some(code) if !self.has_settled && self.options.hopeless.contains(&code) => {
+            Some(code) if !self.has_served && self.options.hopeless.contains(&code) => {
                 return Some(Err(Failure::Child(code)));
             }
             _ => {

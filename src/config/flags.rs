@@ -178,6 +178,9 @@ pub(super) struct Flags {
     /// At SIGTERM, how long clients have to close their connections; they are served meanwhile.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Process")]
     pub(super) drain_timeout: u64,
+    /// How long a new program has to begin to serve; then the former one begins again.
+    #[arg(long, value_name = "MS", default_value_t = 60_000, help_heading = "Process")]
+    pub(super) upgrade_timeout: u64,
     /// Only say what is wrong with the command line, if anything is.
     #[arg(long, help_heading = "Process")]
     pub(super) check: bool,

@@ -10,6 +10,7 @@ mod group;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use sessiond::node;
@@ -43,6 +44,8 @@ pub(crate) struct Launch {
     pub(crate) verbosity: Verbosity,
     /// Whether a parent holds the client sockets.
     pub(crate) supervise: bool,
+    /// How long a new program has to begin to serve.
+    pub(crate) upgrade_timeout: Duration,
     /// What is taken, but not as it may be expected.
     pub(crate) warnings: Vec<String>,
 }
@@ -146,7 +149,14 @@ impl Flags {
             1 => Verbosity::Details,
             _ => Verbosity::Everything,
         };
-        Ok(Launch { server, process, verbosity, warnings, supervise: self.supervise })
+        Ok(Launch {
+            server,
+            process,
+            verbosity,
+            warnings,
+            supervise: self.supervise,
+            upgrade_timeout: Duration::from_millis(self.upgrade_timeout),
+        })
     }
 
     /// What memcached can do and this server can't: taking it would be a lie.

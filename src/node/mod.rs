@@ -316,6 +316,11 @@ impl<W> Node<W> {
         self.group.lock().has_left(now)
     }
 
+    /// Whether this node has everything, and no other one could go on with it.
+    pub fn is_last(&self, now: Now) -> bool {
+        self.is_serving() && self.has_left(now)
+    }
+
     /// An operator says that all others are dead. Returns after how many milliseconds this node
     /// goes on alone; or why not.
     pub fn force_solo(&self, now: Now) -> Result<u64, String> {

@@ -213,6 +213,9 @@ impl Control {
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
+            "restart" | "upgrade" if !self.is_witness && self.node.is_last(now) => {
+                Err("no other node has the items, and all would be lost; to stop all the same, use SIGTERM".into())
+            }
             "restart" => self.orders.restart(),
             "upgrade" => self.orders.upgrade(),
             other => Err(format!("{other:?} is not known to this version")),

@@ -22,11 +22,13 @@ pub(super) struct Passed {
     pub(super) is_logged_in: bool,
 }
 
-/// Both ends of what the supervisor keeps open.
+/// What the supervisor keeps open for this process and others.
 #[derive(Debug)]
 pub(super) struct Handover {
     pub(super) to_successor: UnixStream,
     pub(super) from_predecessor: UnixStream,
+    /// Where the supervisor waits to be told that this process serves.
+    pub(super) supervisor: UnixStream,
 }
 
 /// Of each client one letter goes with its socket; the kernel takes 253 sockets at once.
@@ -91,7 +93,8 @@ mod tests {
     #[test]
     fn clients_go_over_with_what_they_have_said_and_what_is_known_of_them() {
         let (to_successor, from_predecessor) = UnixStream::pair().unwrap();
-        let handover = Handover { to_successor, from_predecessor };
+        let (supervisor, _) = UnixStream::pair().unwrap();
+        let handover = Handover { to_successor, from_predecessor, supervisor };
         assert!(handover.receive().unwrap().is_empty());
         let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
         let (mut clients, served): (Vec<UnixStream>, Vec<UnixStream>) = pairs.into_iter().unzip();

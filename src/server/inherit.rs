@@ -20,8 +20,9 @@ const COUNT: &str = "LISTEN_FDS";
 const FOR_PROCESS: &str = "LISTEN_PID";
 /// The number of the first.
 const FIRST: RawFd = 3;
-/// The last ones of a supervisor are the two ends for clients that go over.
-const HANDOVER: usize = 2;
+/// The last ones of a supervisor: the two ends for clients that go over, and where to say that this
+/// process serves.
+const OF_SUPERVISOR: usize = 3;
 /// Some for each worker and address; more is a mistake.
 const COUNT_MAX: usize = 4096;
 
@@ -54,7 +55,7 @@ pub(super) fn take(is_supervised: bool) -> Result<Inherited, StartError> {
         return Ok(Inherited::default());
     };
     let mut handed = ListenFd::from_env();
-    let sockets = if is_supervised { count.saturating_sub(HANDOVER) } else { count };
+    let sockets = if is_supervised { count.saturating_sub(OF_SUPERVISOR) } else { count };
     let mut addresses: Vec<HeldAddress> = Vec::new();
     for index in 0..sockets {
         let wrong = |error: io::Error| StartError::Inherited(number(index), error.to_string());
@@ -74,7 +75,7 @@ pub(super) fn take(is_supervised: bool) -> Result<Inherited, StartError> {
     };
     let handover = if is_supervised {
         let (to_successor, from_predecessor) = (end(sockets)?, end(sockets + 1)?);
-        Some(Handover { to_successor, from_predecessor })
+        Some(Handover { to_successor, from_predecessor, supervisor: end(sockets + 2)? })
     } else {
         None
     };

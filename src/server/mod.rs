@@ -195,7 +195,11 @@ impl Shared {
             () = self.orders.until_restart() => Told::GiveWay,
             () = self.stop_wanted.notified() => Told::Stop,
         };
-        notify::stopping();
+        if told == Told::GiveWay && successor.is_some() {
+            notify::giving_way();
+        } else {
+            notify::stopping();
+        }
         if told != Told::Stop {
             // Without a successor to take them, clients are served to their end.
             let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
@@ -306,12 +310,13 @@ impl Server {
             let clients = handover.as_ref().map(received).unwrap_or_default();
             start_workers(&options, bound, clients, &shared)?;
         }
+        let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
         let successor = handover.map(|handover| Successor { handover, passed });
         let limit_ms = options.drain_timeout_ms;
         runtime.block_on(async {
             tokio::select! {
                 () = shared.until_stop(&mut signals, successor, limit_ms) => {}
-                () = notify::keep_telling(&shared.node, is_witness) => {}
+                () = notify::keep_telling(&shared.node, is_witness, supervisor) => {}
             }
         });
         Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })

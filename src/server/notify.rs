@@ -1,7 +1,10 @@
 //! Tells systemd how the server stands, where it was started by that: ready, stopping, alive, and a
-//! line for `systemctl status`. Without systemd this does nothing.
+//! line for `systemctl status`; and the supervisor, where there is one, that it serves. Where there is
+//! neither, this does nothing.
 
 use std::env;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 
 use sd_notify::NotifyState;
 use tokio::time::{Duration, MissedTickBehavior, interval};
@@ -26,10 +29,19 @@ pub(super) fn stopping() {
     ]);
 }
 
+/// Another process goes on: systemd must not take this for the end of the service.
+pub(super) fn giving_way() {
+    tell(&[NotifyState::Status("restarting")]);
+}
+
 /// Tells of everything that changes, for ever. Ready is who answers clients: a member, or a node
 /// alone; a witness has none.
-pub(super) async fn keep_telling(node: &Node<Waiter>, is_witness: bool) {
-    if env::var_os("NOTIFY_SOCKET").is_none() {
+pub(super) async fn keep_telling(
+    node: &Node<Waiter>,
+    is_witness: bool,
+    supervisor: Option<UnixStream>,
+) {
+    if env::var_os("NOTIFY_SOCKET").is_none() && supervisor.is_none() {
         return std::future::pending().await;
     }
     let sign_every_ms = watchdog_ms().map(|ms| (ms / SIGNS).max(1));
@@ -41,6 +53,9 @@ pub(super) async fn keep_telling(node: &Node<Waiter>, is_witness: bool) {
         let is_serving = is_witness || node.is_serving();
         if is_serving && !std::mem::replace(&mut is_ready, true) {
             tell(&[NotifyState::Ready]);
+            if let Some(Err(error)) = supervisor.as_ref().map(|mut it| it.write_all(b"+")) {
+                tracing::debug!(%error, "the supervisor is not told");
+            }
         }
         let status = status(node, is_witness, is_serving);
         if status != told {

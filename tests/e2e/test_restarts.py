@@ -341,7 +341,7 @@ def replaceable(tmp_path):
     """A group whose first node runs from a file of its own."""
     program = tmp_path / "sessiond"
     os.link(BINARY, program) if os.stat(BINARY).st_dev == os.stat(tmp_path).st_dev else copy(program)
-    nodes = supervised_group(["--drain-timeout", "3000"])
+    nodes = supervised_group(["--drain-timeout", "3000", "--upgrade-timeout", "3000"])
     nodes[0].command[0] = str(program)
     with ready(nodes):
         yield nodes, program
@@ -389,6 +389,40 @@ def test_a_new_program_that_can_not_be_run_disturbs_nobody(replaceable, content)
         os.kill(nodes[0].pid, signal.SIGUSR2)
         wait_until(lambda: nodes[0].output().count("not upgraded") == 2, "it is refused")
         assert server_pid(nodes[0]) == before
+
+
+# It takes the command line, and then it fails.
+DIES = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexit 1\n"
+HANGS = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexec sleep 60\n"
+
+
+@pytest.mark.parametrize("content", [DIES, HANGS], ids=["dies", "hangs"])
+def test_a_new_program_that_does_not_get_to_serve_gives_way_to_the_former_one(replaceable, content):
+    nodes, program = replaceable
+    clients = [kind(nodes[0].port, number) for number, kind in enumerate((PerRequest, KeepAlive))]
+    with under_load(clients):
+        before = server_pid(nodes[0])
+        replace(program, content)
+        os.kill(nodes[0].pid, signal.SIGUSR2)
+        wait_until(lambda: "the former one begins again" in nodes[0].output(), "it is refused")
+        has_begun_anew(nodes[0], before)
+        # And after a crash too, as the program that is there is known to be no good.
+        before = server_pid(nodes[0])
+        clients.pop().leave()
+        clients.pop().leave()
+        os.kill(before, signal.SIGKILL)
+        has_begun_anew(nodes[0], before)
+
+
+def test_the_last_node_that_has_the_items_is_not_restarted():
+    with ready(supervised_group()) as (first, second, third):
+        assert wire.ask(first.port, b"set a 0 0 1\r\nx\r\n") == b"STORED\r\n"
+        for other in (second, third):
+            assert other.stop() == 0
+        for order in ("restart", "upgrade"):
+            said = ctl(first, order)
+            assert said.returncode == 1 and "no other node has the items" in said.stderr
+        assert wire.ask(first.port, b"get a\r\n").startswith(b"VALUE a")
 
 
 def test_restart_and_upgrade_are_refused_where_nobody_starts_it_again():
