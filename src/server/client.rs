@@ -215,7 +215,8 @@ impl<S: Stream> Connection<S> {
                     tokio::task::yield_now().await;
                 }
                 Step::Watch => {
-                    if !self.pause().await? || shared.is_stopping() {
+                    let goes_on = self.pause().await?;
+                    if !goes_on || shared.is_stopping() || shared.drain.ends_listeners() {
                         return Ok(None);
                     }
                 }

@@ -27,6 +27,8 @@ use crate::stats::Gauge;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// For the last part of the time, nobody new is let in; a tenth of it, at most this.
 const LAST_MAX_MS: u64 = 5000;
+/// A client whose command is not done by then does not go over.
+const PASS_MAX_MS: u64 = 2000;
 /// Clients that are idle at the very end are let go; those that are not get this long.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
@@ -82,6 +84,11 @@ impl State {
             PASSED_ON => is_between_commands,
             _ => true,
         }
+    }
+
+    /// Whether clients that only listen are let go, as nothing could end what they have begun.
+    pub(super) fn ends_listeners(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) != SERVED
     }
 
     /// Whether clients go on with another process.
@@ -147,7 +154,11 @@ impl Shared {
         tracing::info!(has_left, clients, "nobody new is let in");
         self.drain.doors.iter().for_each(|door| door.closes.notify_waiters());
         match successor {
-            Some(successor) => self.pass_clients_on(successor, || is_over(limit_ms)).await,
+            Some(successor) => {
+                // Nobody new is served meanwhile.
+                let last_at_ms = clock::local().since(since) + PASS_MAX_MS.min(limit_ms);
+                self.pass_clients_on(successor, || is_over(last_at_ms)).await;
+            }
             None => {
                 while self.clients() > 0 && !is_over(limit_ms) {
                     sleep(LOOK_AGAIN).await;

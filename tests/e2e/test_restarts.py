@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -331,6 +331,52 @@ def test_the_pid_file_holds_the_supervisor_and_stats_the_server(tmp_path):
         assert int(path.read_text()) == node.pid
         (pid,) = re.findall(rb"STAT pid (\d+)", wire.ask(node.port, b"stats\r\n"))
         assert int(pid) == server_pid(node)
+
+
+def test_clients_go_over_with_their_login_and_others_are_let_go(tmp_path):
+    (tmp_path / "users").write_text("foo:bar\n")
+    login = b"set x 0 0 7\r\nfoo bar\r\n"
+    flags = ["--supervise", "-Y", str(tmp_path / "users")]
+    with running([Node(group_flags=flags)]) as (node,):
+        wait_until(lambda: not wire.is_refused(node.port), "clients are let in")
+        before = server_pid(node)
+        with ExitStack() as stack:
+            connect = lambda: stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 10))
+            known, unknown, listener, half = connect(), connect(), connect(), connect()
+            for client in (known, listener, half):
+                client.sendall(login)
+                assert client.recv(100) == b"STORED\r\n"
+            listener.sendall(b"watch fetchers\r\n")
+            assert listener.recv(100) == b"OK\r\n"
+            half.sendall(b"set half 0 0 1\r\n")
+            os.kill(node.pid, signal.SIGUSR2)
+            assert listener.recv(100) == b"", "closed in order"
+            assert half.recv(100) == b"", "closed in order"
+            known.sendall(b"set a 0 0 1\r\nx\r\nget a\r\n")
+            expected = b"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
+            assert wire.receive(known, len(expected)) == expected
+            assert server_pid(node) != before
+            unknown.sendall(b"get a\r\n")
+            assert unknown.recv(100) == b"CLIENT_ERROR unauthenticated\r\n"
+
+
+def test_clients_of_a_unix_socket_go_over_too(tmp_path):
+    path = tmp_path / "socket"
+    command = [BINARY, "--supervise", "-s", str(path), "-m", "16", "-v"]
+    with running([Program("unix", command)]) as (node,), socket.socket(socket.AF_UNIX) as client:
+        wait_until(path.exists, "the socket is there")
+        client.settimeout(10)
+        client.connect(str(path))
+        pids = set()
+        for _ in range(3):
+            client.sendall(b"stats\r\n")
+            answer = b""
+            while not answer.endswith(b"END\r\n"):
+                answer += client.recv(65536)
+            pids.add(re.search(rb"STAT pid (\d+)", answer)[1])
+            os.kill(node.pid, signal.SIGUSR2)
+            wait_until(lambda: str(server_pid(node)).encode() not in pids | {b"None"}, "another one serves")
+        assert len(pids) == 3
 
 
 # Another program.
