@@ -81,6 +81,7 @@ done
 for i in "${!names[@]}"; do
     "$binary" -l "${addresses[i]}" -p "$client_port" -m 64 --supervise \
         --cluster try --node-name "${names[i]}" \
+        --state-dir "$logs/state-${names[i]}" \
         --peer-listen "${addresses[i]}:$peer_port" --peers "$peers" 2>"$logs/${names[i]}" &
     pids+=($!)
     # bash itself would announce a killed node, with its whole command.
@@ -122,6 +123,10 @@ Write on one node, read on another:
 
     printf 'set a 0 60 1\r\nx\r\nquit\r\n' | nc ${addresses[0]} $client_port
     printf 'get a\r\nquit\r\n' | nc ${addresses[1]} $client_port
+
+Restart a server without anybody noticing:
+
+    $binary ctl --state-dir $logs/state-${names[0]} restart
 
 Kill a server (pkill -9 -P ${pids[2]}): its supervisor has another one up at once. End a node
 (kill -9 ${pids[2]}) and read again. Ctrl-C stops all three.
