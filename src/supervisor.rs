@@ -133,7 +133,11 @@ fn program(arguments: &[OsString]) -> Result<PathBuf, Failure> {
     let found = if called.components().count() > 1 {
         std::path::absolute(&called)
     } else {
-        env::current_exe()
+        // As the shell has found it; where that fails, it is what runs here.
+        let folders = env::var_os("PATH").unwrap_or_default();
+        let there = env::split_paths(&folders).map(|folder| folder.join(&called));
+        let mut there = there.filter(|path| path.is_absolute() && path.is_file());
+        there.next().map_or_else(env::current_exe, Ok)
     };
     found.map_err(|error| Failure::System("find the own program", error))
 }
@@ -453,11 +457,15 @@ impl Supervisor {
 
     /// At once the first time; a server that dies of its start is given ever more time.
     fn try_again(&mut self) {
-        let doublings = self.deaths.saturating_sub(1).min(16);
-        let pause = if self.deaths == 0 { Duration::ZERO } else { PAUSE_FIRST * (1 << doublings) };
+        self.start_at = Some(Instant::now() + pause_after(self.deaths));
         self.deaths += 1;
-        self.start_at = Some(Instant::now() + pause.min(PAUSE_MAX));
     }
+}
+
+/// How long to wait when so many servers have died soon after their start before this one.
+fn pause_after(deaths: u32) -> Duration {
+    let doubled = |pauses: u32| PAUSE_FIRST * (1 << pauses.min(16));
+    deaths.checked_sub(1).map_or(Duration::ZERO, doubled).min(PAUSE_MAX)
 }
 
 /// How the child has ended, if it has.
@@ -472,5 +480,27 @@ fn cause(status: ExitStatus) -> String {
     match status.signal().map(Signal::try_from) {
         Some(Ok(signal)) => signal.to_string(),
         _ => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_keeps_dying_is_given_more_and_more_time_up_to_a_bound() {
+        let pauses: Vec<u128> = (0..9).map(|deaths| pause_after(deaths).as_millis()).collect();
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_program_is_found_again_from_anywhere() {
+        let relative = program(&["target/sessiond".into()]).unwrap_or_default();
+        assert!(relative.is_absolute() && relative.ends_with("target/sessiond"), "{relative:?}");
+        let own = env::current_exe().unwrap_or_default();
+        assert_eq!(program(&["no-such-program-anywhere".into()]).unwrap_or_default(), own);
+        let shell = program(&["sh".into()]).unwrap_or_default();
+        assert!(shell.is_absolute() && shell.ends_with("sh"), "{shell:?}");
     }
 }

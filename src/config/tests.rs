@@ -137,7 +137,9 @@ fn a_witness_votes_and_has_no_clients() {
 
 #[test]
 fn what_operators_say_to_a_running_node() {
-    assert_eq!(launch("sessiond ctl --state-dir /d force-solo").unwrap_err(), "force-solo");
+    for order in ["force-solo", "restart", "upgrade"] {
+        assert_eq!(launch(&format!("sessiond ctl --state-dir /d {order}")).unwrap_err(), order);
+    }
     assert!(launch("sessiond ctl status").unwrap_err().contains("required arguments"));
     assert!(launch("sessiond ctl --state-dir /d dance").unwrap_err().contains("dance"));
 }
@@ -232,4 +234,22 @@ fn the_help_mentions_nothing_that_is_refused() {
     for word in ["sasl", "ext_path", "proxy_config", "enable-ssl", "drop_privileges"] {
         assert!(!help.contains(word), "{word}");
     }
+}
+
+#[test]
+fn a_server_is_supervised_where_that_is_asked_for() {
+    let usual = launch("sessiond").unwrap();
+    assert!(!usual.supervise);
+    assert_eq!(usual.server.drain_timeout_ms, 30_000);
+    assert_eq!(usual.upgrade_timeout, Duration::from_secs(60));
+    let other = launch("sessiond --supervise --drain-timeout 1500 --upgrade-timeout 10").unwrap();
+    assert!(other.supervise);
+    assert_eq!(other.server.drain_timeout_ms, 1500);
+    assert_eq!(other.upgrade_timeout, Duration::from_millis(10));
+}
+
+#[test]
+fn a_command_line_that_is_only_looked_at_starts_nothing() {
+    assert_eq!(launch("sessiond --check -m 64").unwrap_err(), "");
+    assert!(launch("sessiond --check -t 0").unwrap_err().contains("-t 0"));
 }
