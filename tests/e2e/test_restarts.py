@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import wire
-from cluster import BINARY, Node, new_group, ready, single_node
+from cluster import BINARY, READY_DEADLINE_S, Node, new_group, ready
 from ports import free_port
 from processes import Program, running
 from waiting import wait_until
@@ -263,6 +263,27 @@ def test_sockets_of_systemd_are_served_and_outlive_the_server(tmp_path):
                     assert client.recv(100) == b"VALUE a 0 1\r\nx\r\nEND\r\n"
             # Nobody serves, and nobody is refused.
             socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+@pytest.mark.parametrize("more", [[], ["--supervise"]], ids=["server", "supervisor"])
+def test_nobody_notices_that_systemd_restarts_the_whole_service(more, figure):
+    nodes = new_group(["--drain-timeout", "3000"])
+    port = free_port()
+
+    def is_member():
+        return b"STAT state member\r\n" in wire.ask(port, b"stats replication\r\n")
+
+    with listening_socket(port) as held, running(nodes[1:]):
+        service = Activated([held], flags=[*nodes[0].command[1:], *more])
+        with running([service]):
+            wait_until(is_member, "it is a member", READY_DEADLINE_S)
+            clients = [PerRequest(port, number) for number in range(4)]
+            with under_load(clients):
+                for _ in range(2):
+                    assert service.stop() == 0
+                    service.start()
+                    wait_until(is_member, "it is a member", READY_DEADLINE_S)
+    figure(f"restart by systemd: {longest(clients)}")
 
 
 def test_what_is_handed_over_wrongly_is_one_line():
