@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim model nemesis parity conformance clients fuzz bench soak growth hitratio build help
+.PHONY: run demo drill test check sim model nemesis parity conformance clients fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -12,9 +12,12 @@ run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
 	@$(PYTHON) tests/e2e/demo.py
 
+drill: build $(VENV)/ready ## Django users while nodes die, hang, restart, are upgraded; beside memcached. DRILL="--runs 5"
+	$(PYTHON) tests/drill/drill.py $(DRILL)
+
 test: build $(VENV)/ready ## everything: unit, tidy, simulation, model, wire scripts, real processes with real Django, conformance
 	cargo test --locked
-	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest tests/e2e tests/drill
 	python3 tests/conformance/run.py --short --or-skip
 
 check: ## format, lints, the rules of the house, docs

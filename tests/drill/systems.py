@@ -110,8 +110,7 @@ class Sessiond(System):
 
     def crash(self, number):
         """Only the server dies; its supervisor starts it again."""
-        node = self.nodes[number]
-        os.kill(node.child_pid(), signal.SIGKILL)
+        os.kill(self.nodes[number].child_pid(), signal.SIGKILL)
 
     def _replace_child(self, node, order):
         old = node.child_pid()
@@ -189,8 +188,8 @@ class Memcached(System):
 
     def crash(self, number):
         """Its service manager starts it again."""
-        self.kill(number)
-        self.start(number)
+        self.nodes[number].kill9()
+        self.nodes[number].start()
 
 
 class Ideal(System):
