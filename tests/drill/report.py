@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from systems import versions
 from targets import missed
-from toll import Kind
+from toll import Blame, Kind
 
 COLUMNS = (
     "what happens",
@@ -46,24 +46,24 @@ class Row:
             self._scenario.title,
             self._system.name,
             str(sum(len(result.toll.answers) for result in self._results)),
-            self._with_in_flight(Kind.ERROR),
-            self._with_in_flight(Kind.LOGOUT) + self._still_held(),
-            *(str(self._sum(kind)) for kind in (Kind.LOST, Kind.STALE, Kind.BACK)),
+            *(self._found(kind) for kind in Kind),
             f"{max(result.toll.recovered_after_s() for result in self._results):.1f} s",
             f"{max(result.toll.longest_wait_s() for result in self._results):.1f} s",
             self._target(),
         ]
 
-    def _sum(self, kind):
-        return sum(result.number(kind) for result in self._results)
-
-    def _with_in_flight(self, kind):
-        in_flight = sum(result.toll.number_in_flight(kind) for result in self._results)
-        return f"{self._sum(kind)}" + (f", {in_flight} in flight" if in_flight else "")
-
-    def _still_held(self):
+    def _found(self, kind):
+        parts = [str(self._sum(kind))]
+        for blame in (Blame.IN_FLIGHT, Blame.SILENCE):
+            if number := self._sum(kind, blame):
+                parts.append(f"{number} {blame.value}")
         held = sum(result.still_held for result in self._results)
-        return f", {held} still stored" if held else ""
+        if kind is Kind.LOGOUT and held:
+            parts.append(f"{held} still stored")
+        return ", ".join(parts)
+
+    def _sum(self, *which):
+        return sum(result.toll.number(*which) for result in self._results)
 
     def _target(self):
         if self._system.name != "sessiond":

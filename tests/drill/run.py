@@ -31,11 +31,6 @@ class Result:
     toll: Toll
     # Of the sessions that users lost, those that a node still has: the client lost them.
     still_held: int
-    # Of the sessions that were ended, those that a node still has.
-    undead: int
-
-    def number(self, kind):
-        return self.toll.number(kind) + (self.undead if kind is Kind.BACK else 0)
 
 
 class HostWorker(Worker):
@@ -136,9 +131,12 @@ class Run:
     def _result(self):
         for user in self._users:
             user.look()
-        ended = [cookie.cache_key for user in self._users for cookie in user.ended]
-        return Result(
-            self.toll,
-            still_held=len(self.system.kept(self.toll.lost_keys)),
-            undead=len(self.system.kept(ended)),
-        )
+        for user in self._users:
+            self._find_undead(user)
+        return Result(self.toll, still_held=len(self.system.kept(self.toll.lost_keys)))
+
+    def _find_undead(self, user):
+        """Sessions that were ended, and that a node has all the same."""
+        by_key = {ended.cookie.cache_key: ended.by for ended in user.ended}
+        for key in self.system.kept(by_key):
+            self.toll.find(Kind.BACK, by_key[key])

@@ -5,6 +5,7 @@ All know the same verbs, as far as they make sense there.
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -84,9 +85,12 @@ class Sessiond(System):
         return SupervisedNode(name, ["--cluster", "drill", *me, "--peers", peers, *state])
 
     def wait_whole(self):
-        """Until all are members and all vote: from then on one of them may go."""
+        """Until all are members and all vote: from then on one of them may go.
+
+        A node that has just begun knows from its file who was in, and is no member itself yet.
+        """
         names = ",".join(NAMES)
-        wanted = {f"members {names}", f"log_voters {names}", "log_changing 0"}
+        wanted = {"state member", f"members {names}", f"log_voters {names}", "log_changing 0"}
         for node in self.nodes:
             wait_until(
                 lambda node=node: wanted <= set(ctl(node, "status").stdout.splitlines()),
@@ -109,8 +113,14 @@ class Sessiond(System):
         self._replace_child(node, lambda: os.kill(node.pid, signal.SIGUSR2))
 
     def crash(self, number):
-        """Only the server dies; its supervisor starts it again."""
-        os.kill(self.nodes[number].child_pid(), signal.SIGKILL)
+        """Only the server dies; its supervisor starts it again. Returns when it is dead."""
+        server = os.pidfd_open(self.nodes[number].child_pid())
+        try:
+            signal.pidfd_send_signal(server, signal.SIGKILL)
+            dead, _, _ = select.select([server], [], [], WHOLE_DEADLINE_S)
+            assert dead, f"{self.nodes[number].name} survives kill -9"
+        finally:
+            os.close(server)
 
     def _replace_child(self, node, order):
         old = node.child_pid()

@@ -9,7 +9,7 @@ from browser import Page
 from run import Result
 from systems import Memcached, Sessiond
 from targets import missed
-from toll import Kind, Toll
+from toll import Blame, Kind, Toll
 from users import User
 
 
@@ -19,16 +19,18 @@ class SomeWorker:
 
 
 class Site:
-    """Answers with the pages it was given, one after the other, a second each."""
+    """Answers with the pages it was given, one after the other; each takes half a second."""
 
-    def __init__(self, *pages):
+    def __init__(self, pages, pause_s):
         self._pages = list(pages)
-        self._now_s = 0.0
+        self._pause_s = pause_s
+        self._worker = SomeWorker(0)
+        self._now_s = 1.0
 
     def send(self, _browser, view):
-        self._now_s += 1.0
-        now_s = self._now_s
-        return Answer(view, SomeWorker(0), now_s, now_s, now_s + 0.5, self._pages.pop(0))
+        begun_s, ended_s = self._now_s, self._now_s + 0.5
+        self._now_s = ended_s + self._pause_s
+        return Answer(view, self._worker, begun_s, begun_s, ended_s, self._pages.pop(0))
 
 
 def shown(visits):
@@ -40,10 +42,10 @@ LOGGED_OUT = Page(403)
 FAILED = Page(500)
 
 
-def toll_of(pages, *acts):
+def toll_of(pages, *acts, pause_s=0.5):
     """What ann finds who logs in and then does these acts."""
     toll = Toll()
-    ann = User("ann", Site(LOGGED_IN, *pages), toll, seed=1)
+    ann = User("ann", Site([LOGGED_IN, *pages], pause_s), toll, seed=1)
     for act in (User._login, *acts):
         act(ann)
     return toll
@@ -110,13 +112,29 @@ def test_only_what_was_open_on_a_victim_when_it_was_struck_is_in_flight():
     ]:
         toll = toll_of([FAILED], User._visit)
         struck(toll, from_s, to_s, host)
-        assert toll.number_in_flight(Kind.ERROR) == in_flight
+        assert toll.number(Kind.ERROR, Blame.IN_FLIGHT) == in_flight
 
 
 def test_a_logout_after_a_rotation_that_was_in_flight_is_in_flight():
     toll = toll_of([FAILED, LOGGED_OUT], User._rotate, User._visit)
     struck(toll, 2.2, 2.3)
-    assert toll.number_in_flight(Kind.LOGOUT) == toll.number(Kind.LOGOUT) == 1
+    assert toll.number(Kind.LOGOUT, Blame.IN_FLIGHT) == toll.number(Kind.LOGOUT) == 1
+
+
+@pytest.mark.parametrize(("pause_s", "blame"), [(0.9, Blame.SILENCE), (1.1, Blame.NOTHING)])
+def test_silence_lasts_a_second_from_what_was_in_flight(pause_s, blame):
+    toll = toll_of([FAILED, LOGGED_OUT], User._visit, User._visit, pause_s=pause_s)
+    (error, logout) = toll.findings
+    struck(toll, error.answer.begun_s, error.answer.begun_s)
+    assert toll.blame(error.answer) is Blame.IN_FLIGHT
+    assert toll.blame(logout.answer) is blame
+
+
+def test_a_logout_that_was_not_sent_in_silence_is_to_blame_for_the_session_that_came_back():
+    acts = (User._visit, User._logout, User._try_an_old_cookie)
+    toll = toll_of([FAILED, Page(200), shown(0)], *acts)
+    struck(toll, 2.2, 2.3)
+    assert toll.number(Kind.BACK, Blame.SILENCE) == toll.number(Kind.BACK) == 1
 
 
 def test_trouble_is_counted_from_the_last_strike_before_it():
@@ -131,11 +149,12 @@ def test_trouble_is_counted_from_the_last_strike_before_it():
     [("restart", "list"), ("crash", "local"), ("kill", "local"), ("kill", "list")],
 )
 def test_a_logout_that_nothing_excuses_misses_the_target(scenario, mode):
-    result = Result(toll_of([LOGGED_OUT], User._visit), still_held=0, undead=0)
+    result = Result(toll_of([LOGGED_OUT], User._visit), still_held=0)
     assert missed(scenario, mode, Sessiond, result) != []
     assert missed(scenario, mode, Memcached, result) == []
 
 
-def test_a_session_that_a_node_kept_after_its_end_misses_the_target():
-    result = Result(toll_of([]), still_held=0, undead=1)
+def test_a_session_that_came_back_misses_the_target():
+    toll = toll_of([Page(200), shown(0)], User._logout, User._try_an_old_cookie)
+    result = Result(toll, still_held=0)
     assert missed("partition", "local", Sessiond, result) == ["back after logout: 1, allowed 0"]

@@ -1,7 +1,9 @@
 """What the users met: counted as it happens, and judged when the faults are known.
 
 An error or a logout is *in flight* if its request was open when a machine or a process died, on
-a worker whose node that was. Nobody can spare the users those; everything else counts.
+a worker whose node that was. Nobody can spare the users those. It is *silence* if such a request
+came before it on the same worker: pymemcache then asks nobody for a second, answers "not found",
+and calls done what it has not sent. Everything else counts.
 """
 
 import time
@@ -12,7 +14,17 @@ from enum import Enum
 from balancer import Answer
 
 # A request that took longer was held up.
-SLOW_S = 0.5
+SLOW_S = 1.0
+# pymemcache's retry_timeout, unless told otherwise.
+SILENCE_S = 1.0
+
+
+class Blame(Enum):
+    """What a finding comes from."""
+
+    IN_FLIGHT = "in flight"
+    SILENCE = "silence"
+    NOTHING = "nothing that excuses it"
 
 
 class Kind(Enum):
@@ -71,22 +83,33 @@ class Toll:
     def find(self, kind, answer, cause=None):
         self.findings.append(Finding(kind, answer, cause or answer))
 
-    def number(self, kind):
-        return sum(finding.kind is kind for finding in self.findings)
-
-    def number_in_flight(self, kind):
+    def number(self, kind, blame=None):
+        """Of all findings of a kind, or of those that come from this."""
         return sum(
-            finding.kind is kind and self._is_in_flight(finding.cause) for finding in self.findings
+            finding.kind is kind and blame in (None, self.blame(finding.cause))
+            for finding in self.findings
         )
+
+    def blame(self, answer):
+        if self._is_in_flight(answer):
+            return Blame.IN_FLIGHT
+        if any(_is_in_silence_after(broken, answer) for broken in self._broken()):
+            return Blame.SILENCE
+        return Blame.NOTHING
+
+    def recovered_after_s(self):
+        """From a strike to the end of the last request that failed or was held up after it."""
+        troubles = [finding.answer for finding in self.findings if finding.kind is not Kind.BACK]
+        troubles += [answer for answer in self.answers if answer.waited_s > SLOW_S]
+        return max((self._since_strike(answer) for answer in troubles), default=0.0)
 
     def _is_in_flight(self, answer):
         return any(strike.met(answer) for strike in self.strikes)
 
-    def recovered_after_s(self):
-        """From a strike to the end of the last request that failed or was held up after it."""
-        troubles = [finding.answer for finding in self.findings]
-        troubles += [answer for answer in self.answers if answer.waited_s > SLOW_S]
-        return max((self._since_strike(answer) for answer in troubles), default=0.0)
+    def _broken(self):
+        """Requests that failed in flight, whether Django showed that or not."""
+        answers = (finding.answer for finding in self.findings)
+        return [answer for answer in answers if self._is_in_flight(answer)]
 
     def _since_strike(self, answer):
         began = [strike.begun_s for strike in self.strikes if strike.begun_s < answer.ended_s]
@@ -94,3 +117,8 @@ class Toll:
 
     def longest_wait_s(self):
         return max(answer.waited_s for answer in self.answers)
+
+
+def _is_in_silence_after(broken, answer):
+    is_later = broken.ended_s <= answer.begun_s <= broken.ended_s + SILENCE_S
+    return is_later and broken.worker is answer.worker

@@ -7,6 +7,7 @@ import random
 import threading
 from dataclasses import dataclass
 
+from balancer import Answer
 from browser import Browser
 from toll import Kind
 
@@ -25,9 +26,17 @@ class Session:
     # Visits without an answer: each may or may not have been counted.
     unanswered: int = 0
     # A rotation without an answer: the cookie may be worth nothing since.
-    unsure_since: object = None
+    unsure_since: Answer | None = None
     # A logout without an answer: the user wanted it, so it is no harm if it was done.
     may_be_over: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A session that is over, as the site said."""
+
+    cookie: Browser
+    by: Answer
 
 
 class User:
@@ -37,7 +46,7 @@ class User:
         self.name = name
         self.clicks = 0
         self.is_leaving = threading.Event()
-        # Copies of all cookies whose session the site has ended.
+        # All sessions that the site has ended.
         self.ended = []
         self._browser = Browser(name)
         self._session = None
@@ -92,7 +101,7 @@ class User:
         if answer.is_error:
             self._session.unsure_since = answer
         elif self._is_shown_in(answer):
-            self.ended.append(before)
+            self.ended.append(Ended(before, answer))
             self._judge(answer, answer.page.visits)
 
     def _logout(self):
@@ -101,18 +110,18 @@ class User:
         if answer.is_error:
             self._session.may_be_over = True
         else:
-            self.ended.append(before)
+            self.ended.append(Ended(before, answer))
             self._session = None
 
     def _try_an_old_cookie(self):
         """As somebody who has found one."""
         if not self.ended:
             return
-        cookie = self._random.choice(self.ended[-OLD_COOKIES_MAX:])
-        answer = self._ask("whoami", cookie.copy())
+        ended = self._random.choice(self.ended[-OLD_COOKIES_MAX:])
+        answer = self._ask("whoami", ended.cookie.copy())
         if not answer.is_error and answer.page.user is not None:
-            self._toll.find(Kind.BACK, answer)
-            self.ended.remove(cookie)
+            self._toll.find(Kind.BACK, answer, ended.by)
+            self.ended.remove(ended)
 
     def _ask(self, view, browser=None):
         if browser is None:
