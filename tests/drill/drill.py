@@ -47,10 +47,10 @@ def _pairs(mode, options):
 
     Only sessiond has the same on all nodes, so only there can each host use its own.
     """
+    systems = [name for name in options.systems if mode == "list" or name == "sessiond"]
     for scenario in SCENARIOS:
         for system in scenario.systems:
-            makes_sense = mode == "list" or system.name == "sessiond"
-            if scenario.name in options.scenarios and system.name in options.systems and makes_sense:
+            if scenario.name in options.scenarios and system.name in systems:
                 yield scenario, system
 
 

@@ -77,7 +77,8 @@ def print_head(options, systems):
     print(f"Django {version('Django')}, pymemcache {version('pymemcache')}, ", end="")
     print(f"Python {platform.python_version()}, Linux {platform.release()},")
     print(f"{os.cpu_count()} cores for everything: {_processor()}.")
-    print(f"{options.users} users, {options.runs} runs of each, seed {options.seed}", end="")
+    runs = "1 run" if options.runs == 1 else f"{options.runs} runs"
+    print(f"{options.users} users, {runs} of each, seed {options.seed}", end="")
     print(f", OPTIONS = {options.options}." if options.options else ".")
 
 

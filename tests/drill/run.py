@@ -15,7 +15,6 @@ from workers import Worker
 
 WARM_CLICKS = 5
 WARM_DEADLINE_S = 60.0
-STARTED_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,13 @@ class Run:
         self.system = system
         self.mode = mode
         self.toll = Toll()
-        self._size = size
         self._workers = [
             self._new_worker(host, which)
             for host in range(len(NAMES))
             for which in range(size.workers_per_host)
         ]
+        # Whatever is started later is added, so that it ends with the rest.
+        self._programs = [*system.programs, *self._workers]
         self._balancer = Balancer(self._workers, seed)
         self._users = [
             User(f"user{number}", self._balancer, self.toll, seed)
@@ -62,7 +62,7 @@ class Run:
 
     def of(self, scenario):
         """Carries it out, and returns what it cost."""
-        with running([*self.system.programs, *self._workers]):
+        with running(self._programs):
             self.system.wait_ready()
             for worker in self._workers:
                 worker.wait_ready()
@@ -95,14 +95,19 @@ class Run:
     def start_host(self, host):
         self.system.start(host)
         if self.mode == "local":
-            dead = self._workers_of(host)
-            fresh = [self._new_worker(host, which) for which in range(len(dead))]
-            self._workers = [worker for worker in self._workers if worker not in dead] + fresh
-            for worker in fresh:
-                worker.start()
-            for worker in fresh:
-                worker.wait_ready()
-            self._balancer.take_in(fresh)
+            self._balancer.take_in(self._fresh_workers(host))
+
+    def _fresh_workers(self, host):
+        """In place of those that died with it."""
+        dead = self._workers_of(host)
+        fresh = [self._new_worker(host, which) for which in range(len(dead))]
+        self._workers = [worker for worker in self._workers if worker not in dead] + fresh
+        self._programs += fresh
+        for worker in fresh:
+            worker.start()
+        for worker in fresh:
+            worker.wait_ready()
+        return fresh
 
     def _new_worker(self, host, which):
         addresses = self.system.addresses

@@ -1,4 +1,4 @@
-"""What is drilled: three nodes of sessiond, three stock memcached, or one that cannot lose anything.
+"""What is drilled: three nodes of sessiond, three stock memcached, or a store that never dies.
 
 All know the same verbs, as far as they make sense there.
 """

@@ -13,9 +13,10 @@ NEVER = (Kind.LOST, Kind.STALE, Kind.BACK)
 
 def missed(scenario, mode, system, result):
     """What does not hold, in words. Nothing, if all does."""
-    if not system.name == "sessiond":
+    if system.name != "sessiond":
         return []
-    return [failure for check in _checks(scenario, mode) for failure in check(result.toll, result.still_held)]
+    checks = _checks(scenario, mode)
+    return [failure for check in checks for failure in check(result.toll, result.still_held)]
 
 
 def _checks(scenario, mode):
@@ -50,9 +51,8 @@ def _only_in_flight(toll, _held):
 
 def _nodes_lost_nothing(toll, held):
     """The sessions that the client took away from users are all still there."""
-    failures = [
-        _too_many(kind, number, 0) for kind in (Kind.LOST, Kind.STALE) if (number := toll.number(kind))
-    ]
+    wrong = {kind: toll.number(kind) for kind in (Kind.LOST, Kind.STALE)}
+    failures = [_too_many(kind, number, 0) for kind, number in wrong.items() if number]
     logouts = toll.number(Kind.LOGOUT) - toll.number(Kind.LOGOUT, Blame.IN_FLIGHT)
     if held < logouts:
         failures.append(f"of {logouts} sessions that were lost to users, {held} are there")
