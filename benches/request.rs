@@ -53,6 +53,7 @@ impl Bench {
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },

@@ -164,6 +164,9 @@ pub(super) struct Flags {
     /// A node that is silent for so long is left out.
     #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
     pub(super) suspect: u64,
+    /// How fast this node fills one that joins: 64k to 64g bytes a second, or unlimited.
+    #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = "Group")]
+    pub(super) sync_rate: String,
     /// How long a write waits for the other nodes before its connection is closed.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Group")]
     pub(super) write_timeout: u64,

@@ -20,6 +20,8 @@ pub(super) struct Group {
     pub(super) last_man_standing: bool,
     /// Whether a node that reaches no other answers reads.
     pub(super) isolated_reads: bool,
+    /// Bytes a second for those that join.
+    pub(super) sync_rate: Option<u64>,
 }
 
 /// At most this many nodes hold full copies of each other.
@@ -31,6 +33,9 @@ const SUSPECT_MS: std::ops::RangeInclusive<u64> = 50..=10_000;
 /// Of a silence that is suspicious, some beats must have room in it.
 const BEATS_IN_SILENCE: u64 = 8;
 const BEAT_MAX_MS: u64 = 50;
+
+/// Below, a chunk takes longer than anybody waits for; above, nothing is left to limit.
+const SYNC_RATE: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 30;
 
 /// `None`: a node of its own.
 pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
@@ -79,6 +84,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         timing: timing(flags)?,
         last_man_standing: last_man_standing(flags)?,
         isolated_reads: isolated_reads(flags)?,
+        sync_rate: sync_rate(&flags.sync_rate)?,
     }))
 }
 
@@ -124,6 +130,26 @@ fn isolated_reads(flags: &Flags) -> Result<bool, String> {
         "deny" => Ok(false),
         "stale" => Ok(true),
         other => Err(format!("--isolated-reads {other}: expected deny or stale")),
+    }
+}
+
+/// `None`: as fast as it goes.
+fn sync_rate(text: &str) -> Result<Option<u64>, String> {
+    if text == "unlimited" || text == "0" {
+        return Ok(None);
+    }
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let rate = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match rate.filter(|rate| SYNC_RATE.contains(rate)) {
+        Some(rate) => Ok(Some(rate)),
+        None => Err(format!(
+            "--sync-rate {text}: expected bytes per second from 64k to 64g, or unlimited"
+        )),
     }
 }
 

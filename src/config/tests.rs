@@ -155,6 +155,18 @@ fn what_is_suspicious_decides_how_often_nodes_beat() {
 }
 
 #[test]
+fn a_rate_has_units_or_none_at_all() {
+    let rate = |flags: &str| {
+        launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server.node.sync_rate
+    };
+    assert_eq!(rate(""), Some(64 << 20));
+    assert_eq!(rate("--sync-rate 100k"), Some(100 << 10));
+    assert_eq!(rate("--sync-rate 1000000"), Some(1_000_000));
+    assert_eq!(rate("--sync-rate 2G"), Some(2 << 30));
+    assert_eq!((rate("--sync-rate 0"), rate("--sync-rate unlimited")), (None, None));
+}
+
+#[test]
 fn each_mistake_is_one_line_that_says_how_to_mend_it() {
     for (flags, says) in [
         ("-p x", "invalid value 'x'"),
@@ -188,6 +200,10 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         (&format!("{GROUP} {PEERS} --tie-breaker d"), "--tie-breaker d: no node"),
         (&format!("{GROUP} {PEERS} --last-man-standing on"), "refused or off"),
         (&format!("{GROUP} {PEERS} --suspect 10"), "50 to 10000"),
+        (&format!("{GROUP} {PEERS} --sync-rate 1k"), "--sync-rate 1k: expected"),
+        (&format!("{GROUP} {PEERS} --sync-rate 65g"), "from 64k to 64g"),
+        (&format!("{GROUP} {PEERS} --sync-rate fast"), "or unlimited"),
+        (&format!("{GROUP} {PEERS} --sync-rate m"), "--sync-rate m: expected"),
         ("--state-dir /tmp", "--state-dir needs --peers"),
         ("--tie-breaker a", "--tie-breaker needs --peers"),
     ] {

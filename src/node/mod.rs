@@ -11,6 +11,7 @@ mod connections;
 mod credentials;
 mod decide;
 mod dump;
+mod joining;
 mod meta;
 mod observe;
 mod report;
@@ -40,7 +41,7 @@ use crate::record::{Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
 use crate::replication::{
     Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
-    Outside, Rules, Timing, Todo, View, Violation,
+    Outside, Pace, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges};
@@ -69,6 +70,8 @@ pub struct Options {
     pub last_man_standing: bool,
     /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
     pub isolated_reads: bool,
+    /// Bytes of items a second that go to nodes that join; `None` for as many as possible.
+    pub sync_rate: Option<u64>,
     /// What must hold between nodes.
     pub rules: Rules,
     /// Randomness of this life.
@@ -94,6 +97,8 @@ pub struct Node<W> {
     shards: Vec<CachePadded<Mutex<Shard<W>>>>,
     group: Mutex<Group<W>>,
     serving: AtomicBool,
+    /// There are learners in the view.
+    syncing: AtomicBool,
     /// Cluster time minus local time.
     offset_ms: AtomicU64,
     started: Now,
@@ -123,11 +128,15 @@ impl<W> Node<W> {
         let budget = Arc::new(Budget::new(options.settings.memory));
         let sizes = Arc::new(sizes(&options.settings.tuning));
         let lease = Arc::new(Lease::default());
+        let pace = Arc::new(Pace::new(options.sync_rate));
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
             let store_options = store_options(&options.settings, &sizes, seed);
             let mut store = Store::new(store_options, Arc::clone(&budget));
-            store.share_evictions(!options.peers.is_empty());
+            if !options.peers.is_empty() {
+                store.share_evictions(true);
+                store.keep_digests();
+            }
             let lane = LaneOptions {
                 id: lane as u8,
                 me: options.me.incarnation,
@@ -135,6 +144,7 @@ impl<W> Node<W> {
                 lease: Arc::clone(&lease),
                 suspect_ms: options.timing.suspect_ms,
                 patience_ms: options.timing.patience_ms(),
+                pace: Arc::clone(&pace),
                 rules: options.rules,
             };
             CachePadded::new(Mutex::new(Shard::new(lane, store, options.settings.item_max)))
@@ -159,6 +169,7 @@ impl<W> Node<W> {
             shards,
             group: Mutex::new(group),
             serving: AtomicBool::new(false),
+            syncing: AtomicBool::new(false),
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
@@ -347,10 +358,11 @@ impl<W> Node<W> {
         }
     }
 
-    /// Time passes, for everything. To be called some twenty times a second, as its two halves
+    /// Time passes, for everything. To be called some twenty times a second, as its parts
     /// are where they run on threads of their own.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
         self.tick_shards(now, out);
+        self.sync(now, out);
         self.tick_group(now, out);
     }
 
@@ -454,6 +466,7 @@ impl<W> Node<W> {
                 Todo::Log(wish) => out.ask_log(wish),
                 Todo::Install(view) => {
                     self.announce(&view);
+                    self.note_joining(&view, now);
                     let install =
                         |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
                     todo.extend(self.each_lane(now, out, install));

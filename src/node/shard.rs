@@ -6,14 +6,19 @@ use super::Host;
 use super::ahead::Sought;
 use super::decide::{self, Decided};
 use crate::key::{Key, KeyHash};
-use crate::record::{Change, Mutation, Outcome, Record};
+use crate::record::{Change, Digest, Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
 use crate::replication::{
-    Backlog, Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, View, Violation,
+    Backlog, Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, SyncFigures, View,
+    Violation,
 };
 use crate::store::{Applied, Item, Store};
 use crate::time::{Millis, Now};
 use crate::version::{Epoch, Version, Versions};
+
+/// Items that are looked at in one step on behalf of a learner: some tens of microseconds under the
+/// lock.
+const PIECE_ITEMS: u32 = 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -81,6 +86,10 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        if !self.lane.is_whole() {
+            // What is left of an old copy is shown to nobody.
+            return None;
+        }
         self.store.peek(key, now)
     }
 
@@ -143,6 +152,27 @@ impl<W> Shard<W> {
         lane.tick(now.local, &mut items, out);
     }
 
+    /// A step of filling learners, or of being filled.
+    pub(super) fn sync<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
+        let (lane, mut items) = self.split(now);
+        lane.sync(&mut items, out);
+    }
+
+    /// See `Lane::figures`.
+    pub(super) fn sync_figures(&self) -> SyncFigures {
+        self.lane.figures()
+    }
+
+    /// See `Lane::joined`.
+    pub(super) fn joined(&self, view: &View) -> Option<(Millis, SyncFigures)> {
+        self.lane.joined(view)
+    }
+
+    /// Whether what it holds may be shown to anybody.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lane.is_whole()
+    }
+
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         self.lane.take_events()
     }
@@ -155,7 +185,7 @@ impl<W> Shard<W> {
     /// Everything it holds, for comparing nodes.
     pub(super) fn contents(&self, now: Now) -> Vec<Record<Bytes>> {
         let mut records = Vec::new();
-        self.store.scan(0, now, |key, item| {
+        self.store.scan(0, u32::MAX, now, |key, item| {
             records.push(record_of(key, item));
             true
         });
@@ -237,7 +267,7 @@ impl Items for ShardItems<'_> {
         wanted: &dyn Fn(KeyHash) -> bool,
     ) -> (Vec<Record<Bytes>>, Option<u64>) {
         let (mut records, mut taken) = (Vec::new(), 0);
-        let next = self.store.scan(cursor, self.now, |key, item| {
+        let next = self.store.scan(cursor, PIECE_ITEMS, self.now, |key, item| {
             if wanted(key.hash()) {
                 let record = record_of(key, item);
                 taken += record.size();
@@ -246,6 +276,19 @@ impl Items for ShardItems<'_> {
             taken < bytes
         });
         (records, next)
+    }
+
+    fn digest(&self, slot: usize) -> Digest {
+        self.store.digest(slot)
+    }
+
+    fn drop_some(
+        &mut self,
+        cursor: u64,
+        is_unwanted: &dyn Fn(KeyHash, Version) -> bool,
+    ) -> (u64, Option<u64>) {
+        let is_unwanted = |key: Key<'_>, version| is_unwanted(key.hash(), version);
+        self.store.drop_from(cursor, PIECE_ITEMS, is_unwanted)
     }
 
     fn set_floor(&mut self, floor: Version) {

@@ -56,6 +56,7 @@ impl Single {
             timing: crate::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: crate::replication::Rules::default(),
             seed: 9,
             settings: Settings { memory: 8 << 20, workers: 1, ..settings },

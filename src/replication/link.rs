@@ -191,6 +191,8 @@ fn weight(message: &Message) -> usize {
         LaneMessage::SnapChunk(records) => {
             records.iter().map(|record| record.size() + MESSAGE_BYTES).sum()
         }
+        LaneMessage::SnapDigests(digests) => size_of_val(&digests[..]),
+        LaneMessage::SnapWant(slots) => size_of_val(&slots[..]),
         LaneMessage::SnapEnd(answered) => answered.len() * MESSAGE_BYTES,
         LaneMessage::Lost(items) => items.iter().map(|(key, _)| key.len() + KEY_BYTES).sum(),
         LaneMessage::Bump(keys) => keys.iter().map(|key| key.len() + KEY_BYTES).sum(),

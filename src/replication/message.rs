@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::view::{Incarnation, Line, View};
-use crate::record::{Mutation, Outcome, Record};
+use crate::record::{Digest, Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
 
@@ -149,7 +149,11 @@ pub enum LaneMessage {
     ViewFlush(ViewFlush),
     /// To all members of the new view: I have all flushes and go on.
     Activated,
-    /// Owner to learner: some items of mine.
+    /// Owner to learner: what my slots hold at this place of my stream, in their order.
+    SnapDigests(Vec<Digest>),
+    /// Learner to owner: in these of your slots I differ; what I had there is gone.
+    SnapWant(Vec<u16>),
+    /// Owner to learner: some items of those slots.
     SnapChunk(Vec<Record<Bytes>>),
     /// Owner to learner: that was all, and these requests are decided.
     SnapEnd(Vec<Answered>),
@@ -313,6 +317,8 @@ fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>)
         LaneMessage::SnapAck => frame(41, &(lane, epoch, ()), out),
         LaneMessage::Lost(body) => frame(42, &(lane, epoch, body), out),
         LaneMessage::Bump(body) => frame(43, &(lane, epoch, body), out),
+        LaneMessage::SnapDigests(body) => frame(44, &(lane, epoch, body), out),
+        LaneMessage::SnapWant(body) => frame(45, &(lane, epoch, body), out),
     }
 }
 
@@ -368,6 +374,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         41 => in_lane(body, |()| LaneMessage::SnapAck),
         42 => in_lane(body, LaneMessage::Lost),
         43 => in_lane(body, LaneMessage::Bump),
+        44 => in_lane(body, LaneMessage::SnapDigests),
+        45 => in_lane(body, LaneMessage::SnapWant),
         _ => return None,
     })
 }

@@ -30,6 +30,8 @@ use crate::replication::{Hello, Incarnation};
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
+/// How often they take a step for a node that joins, while one does.
+const SYNC_TICK: Duration = Duration::from_millis(5);
 /// Between two attempts to reach a peer; the first one after a connection's end is made at once.
 const REDIAL_MS: u64 = 100;
 /// What has come over is told at least this often, if there was nothing to tell it with...
@@ -117,13 +119,16 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
         spawn_local(dialer.run());
     }
     let mut courier = data.courier();
-    let mut tick = ticks(TICK);
+    let (mut tick, mut sync_tick) = (ticks(TICK), ticks(SYNC_TICK));
     loop {
         tokio::select! {
             Some(visitor) = visitors.recv() => data.admit(visitor),
             _ = tick.tick() => {
                 data.node.tick_shards(clock::now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
+            }
+            _ = sync_tick.tick(), if data.node.is_syncing() => {
+                data.node.sync(clock::now(&data.node), &mut courier);
             }
         }
     }

@@ -218,6 +218,10 @@ impl Header {
         seconds(now).saturating_sub(self.used_s.get())
     }
 
+    pub(super) fn cas(&self) -> u64 {
+        self.cas.get()
+    }
+
     pub(super) fn value_len(&self) -> usize {
         (self.value_len.get() & LEN_MASK) as usize
     }

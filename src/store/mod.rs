@@ -8,6 +8,7 @@
 mod audit;
 mod budget;
 mod classes;
+mod digest;
 mod evicted;
 mod expiry;
 mod index;
@@ -29,6 +30,7 @@ pub use lru::{SEGMENTS, Segment, Segments};
 pub use slab::SHARD_MAX;
 pub use tally::{Counts, Sizes};
 
+use digest::Digests;
 use evicted::Evictions;
 use expiry::Ends;
 use index::Index;
@@ -74,6 +76,8 @@ pub struct Store {
     /// Items ever stored.
     stores: u64,
     evictions: Evictions,
+    /// Kept where other nodes hold the same.
+    digests: Option<Digests>,
 }
 
 /// Where the index has a key, if it does.
@@ -140,6 +144,7 @@ impl Store {
             work: Work::default(),
             stores: 0,
             evictions: Evictions::default(),
+            digests: None,
             budget,
         }
     }
@@ -269,9 +274,11 @@ impl Store {
         marks: Marks,
         now: Now,
     ) {
+        self.leave_digest(id);
         self.lru.touch(&mut self.slab, id, seconds(now));
         self.slab.header_mut(id).change(version, cas, deadline, marks);
         self.ends.add(self.slab.page_of(id), deadline);
+        self.join_digest(id);
     }
 
     /// Keeps the segments in order, and to a limit that was lowered; a bounded step of it.
@@ -423,6 +430,7 @@ impl Store {
     /// Writes an item over its predecessor.
     fn rewrite(&mut self, draft: &Draft<'_>, now: Now) {
         let head = self.building[0];
+        self.leave_digest(head);
         self.lru.remove(&mut self.slab, head);
         self.slab.write(&self.building, draft, now);
         self.building.clear();
@@ -459,6 +467,7 @@ impl Store {
         }
         self.stores += 1;
         self.ends.add(self.slab.page_of(head), deadline);
+        self.join_digest(head);
     }
 
     fn grow_index(&mut self, now: Now) -> bool {
@@ -513,6 +522,7 @@ impl Store {
     }
 
     fn remove(&mut self, id: ChunkId) {
+        self.leave_digest(id);
         let hash = self.hash(self.slab.key(id));
         self.index.remove(hash, id.raw());
         self.lru.remove(&mut self.slab, id);

@@ -67,6 +67,7 @@ impl Store {
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed,
             settings: Settings { memory: 8 << 20, workers: 1, ..Settings::default() },

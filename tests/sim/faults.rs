@@ -2,7 +2,6 @@
 
 use rand::RngExt;
 use sessiond::replication::Incarnation;
-use sessiond::time::Now;
 
 use super::world::{Event, MS, SECOND, World};
 
@@ -185,7 +184,7 @@ impl World {
         let Some(process) = self.alive.remove(&victim) else {
             return;
         };
-        self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
+        self.summary.note_end(&process.node);
         self.network.end(victim, &mut self.rng);
         self.silent[process.slot] = is_silent;
         let others: Vec<(Incarnation, usize)> =

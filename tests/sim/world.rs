@@ -96,6 +96,8 @@ pub(crate) struct World {
     epochs: BTreeSet<u32>,
     /// Bytes of memory of each node, where that is short.
     memory: Option<usize>,
+    /// Bytes a second for those that join, where that is limited.
+    sync_rate: Option<u64>,
     pub(crate) summary: Summary,
 }
 
@@ -129,6 +131,7 @@ impl World {
             history: History::default(),
             epochs: BTreeSet::new(),
             memory: None,
+            sync_rate: None,
             summary: Summary::default(),
         };
         for slot in 0..hosts {
@@ -138,6 +141,9 @@ impl World {
         }
         if plan == Plan::Random && world.rng.random_ratio(1, 6) {
             world.memory = Some(world.rng.random_range(150..400) << 10);
+        }
+        if world.rng.random_ratio(1, 4) {
+            world.sync_rate = Some(world.rng.random_range(100_000..1_000_000));
         }
         match plan {
             Plan::Random => world.plan_faults(),
@@ -219,6 +225,7 @@ impl World {
             timing: Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: self.sync_rate,
             rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
             settings: Settings {
@@ -718,7 +725,7 @@ impl World {
         let wall_s = self.wall_s();
         let mut copies = Vec::new();
         for process in self.alive.values() {
-            self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
+            self.summary.note_end(&process.node);
             if !process.node.is_serving() {
                 let view = process.node.view();
                 return Err(format!("n{} does not serve in the end: {view:?}", process.slot));

@@ -24,6 +24,9 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     reply::stat(out, "waiting_commands", backlog.waiting);
     reply::stat(out, "asked_others", backlog.asked);
     reply::stat(out, "relayed_reads", backlog.relayed_reads);
+    for (name, count) in node.sync_figures().named() {
+        reply::stat(out, &format!("sync_{name}"), count);
+    }
     reply::stat(out, "grant_waits", status.grant_waits);
     reply::stat(out, "view_changes", status.changes.values().sum::<u64>());
     for (cause, count) in &status.changes {

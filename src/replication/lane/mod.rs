@@ -5,9 +5,12 @@
 //! its shard's lock and knows nothing of other lanes.
 
 mod change;
+mod figures;
+mod learn;
 mod lost;
 mod pending;
 mod requests;
+mod slots;
 mod stream;
 mod sync;
 
@@ -17,20 +20,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
+pub use self::figures::SyncFigures;
+use self::learn::{Joining, Learning};
 use self::lost::Lost;
 use self::pending::Pending;
 use self::requests::{Known, Request, Requests, Results};
+use self::slots::Slots;
 use self::stream::{Answer, Entry, Incoming, Outgoing};
+use self::sync::Filling;
 use super::lease::Lease;
 use super::message::{
     Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_sane,
 };
 use super::view::{Incarnation, Owners, View};
-use super::{Items, Outside, Rules};
+use super::{Items, Outside, Pace, Rules};
 use crate::key::{Key, KeyHash};
 use crate::record::{Mutation, Outcome, Record};
 use crate::time::Millis;
-use crate::version::{Epoch, Versions};
+use crate::version::{Epoch, Version, Versions};
 
 /// What a lane is told at its start.
 #[derive(Clone, Debug)]
@@ -47,6 +54,8 @@ pub struct LaneOptions {
     pub suspect_ms: u64,
     /// Whoever does not tell what it has for so long keeps a new view from beginning.
     pub patience_ms: u64,
+    /// How fast learners are filled.
+    pub pace: Arc<Pace>,
     /// What must hold.
     pub rules: Rules,
 }
@@ -106,6 +115,12 @@ pub struct Lane<W> {
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
     lost: Lost,
+    /// By learner, what it gets from here.
+    fillings: BTreeMap<Incarnation, Filling>,
+    /// As a learner, by owner: what it knows to be right here.
+    learning: BTreeMap<Incarnation, Learning>,
+    joining: Option<Joining>,
+    figures: SyncFigures,
     events: Vec<Event>,
     backlog: Backlog,
 }
@@ -146,6 +161,10 @@ impl<W> Lane<W> {
             early: Vec::new(),
             events: Vec::new(),
             lost: Lost::default(),
+            fillings: BTreeMap::new(),
+            learning: BTreeMap::new(),
+            joining: None,
+            figures: SyncFigures::default(),
             backlog: Backlog::default(),
         }
     }
@@ -161,6 +180,11 @@ impl<W> Lane<W> {
     pub fn may_read(&self, key: Key<'_>) -> bool {
         let is_pending = self.options.rules.pending_wait && self.pending.has(key);
         self.role == Role::Member && !self.is_told && !is_pending && !self.lost.has(key)
+    }
+
+    /// Whether this copy is that of a member, and no remains of one.
+    pub fn is_whole(&self) -> bool {
+        self.role == Role::Member
     }
 
     /// Whether this node decides changes of that key, so that its own use of it counts.
@@ -191,6 +215,11 @@ impl<W> Lane<W> {
     pub fn backlog(&self) -> Backlog {
         let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
         Backlog { pending, waiting, ..self.backlog }
+    }
+
+    /// What filling learners, and being filled, has come to.
+    pub fn figures(&self) -> SyncFigures {
+        self.figures
     }
 
     /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
@@ -297,18 +326,11 @@ impl<W> Lane<W> {
                 keys.iter().filter_map(|key| Key::new(key)).for_each(|key| items.bump(key));
                 Ok(())
             }
+            LaneMessage::SnapDigests(digests) => self.compare(from, &digests, items, out),
+            LaneMessage::SnapWant(slots) => self.wanted(from, slots, items, out),
             LaneMessage::SnapChunk(records) => self.fill(from, &records, items, out),
-            LaneMessage::SnapEnd(answered) => {
-                answered.iter().for_each(|answered| self.results.record(answered));
-                self.tell(from, LaneMessage::SnapAck, out);
-                Ok(())
-            }
-            LaneMessage::SnapAck => {
-                self.stream.chunk_acked(from)?;
-                self.pump(from, items, out);
-                self.count_if_caught_up(from);
-                Ok(())
-            }
+            LaneMessage::SnapEnd(answered) => self.finish_filling(from, &answered, out),
+            LaneMessage::SnapAck => self.chunk_acked(from, items, out),
         }
     }
 
@@ -466,8 +488,9 @@ impl<W> Lane<W> {
         }
         incoming.applied(apply.position, entry, pending)?;
         incoming.commit(apply.committed, pending);
-        self.bring_back(from, &apply.record, out);
-        items.apply(&apply.record);
+        let record = self.as_applicable(from, apply.record);
+        self.bring_back(from, &record, out);
+        items.apply(&record);
         self.settle_lost(items, out);
         self.tell(from, LaneMessage::AppliedUpTo(apply.position), out);
         Ok(())
