@@ -25,6 +25,7 @@ mod memory;
 mod options;
 mod plot;
 mod promise;
+mod rejoin;
 mod report;
 mod rounds;
 mod sections;

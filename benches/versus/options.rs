@@ -12,6 +12,7 @@ use crate::workloads::{WORKLOADS, Workload};
 const MEMORY: &str = "memory";
 const INSTRUCTIONS: &str = "instructions";
 const GROUP: &str = "group";
+const REJOIN: &str = "rejoin";
 
 /// Runs stock memcached and sessiond side by side and compares them.
 ///
@@ -30,10 +31,10 @@ pub(crate) struct Options {
 
     /// Two rounds of half a second: does it work at all?
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
 
-    /// Only these workloads, by name, separated by commas; "memory", "instructions" and "group" are
-    /// those parts
+    /// Only these workloads, by name, separated by commas; "memory", "instructions", "group" and
+    /// "rejoin" are those parts
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -49,6 +50,10 @@ pub(crate) struct Options {
     /// Also compare a node of a group of three with a single node
     #[arg(long)]
     group: bool,
+
+    /// Also measure how long a node takes to come back into a group that holds a gibibyte
+    #[arg(long)]
+    rejoin: bool,
 
     /// Also write the results to this file as markdown, and plots beside it as SVG
     #[arg(long, value_name = "FILE")]
@@ -74,13 +79,13 @@ impl Options {
             return Err(Failure::Option(complaint));
         }
         let unknown = |name: &&String| {
-            ![MEMORY, INSTRUCTIONS, GROUP].contains(&name.as_str())
+            ![MEMORY, INSTRUCTIONS, GROUP, REJOIN].contains(&name.as_str())
                 && !WORKLOADS.iter().any(|workload| workload.name == **name)
         };
         if let Some(name) = self.only.iter().find(unknown) {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
             let complaint = format!(
-                "--only {name}: expected {}, {MEMORY}, {INSTRUCTIONS} or {GROUP}",
+                "--only {name}: expected {}, {MEMORY}, {INSTRUCTIONS}, {GROUP} or {REJOIN}",
                 names.join(", ")
             );
             return Err(Failure::Option(complaint));
@@ -110,6 +115,10 @@ impl Options {
 
     pub(crate) fn wants_group(&self) -> bool {
         self.is_chosen(GROUP) || self.group
+    }
+
+    pub(crate) fn wants_rejoin(&self) -> bool {
+        self.is_chosen(REJOIN) || self.rejoin
     }
 
     fn is_chosen(&self, name: &str) -> bool {

@@ -1,9 +1,11 @@
 //! The parts that measure no speed, as text for terminal and file alike: memory, connections, instructions.
 
 use crate::crowd::{Activity, Crowd, Stage};
+use crate::histogram::Histogram;
 use crate::instructions::Counted;
 use crate::memory::{Filled, LIMIT_MIB};
 use crate::promise;
+use crate::rejoin::{Rejoin, Rejoins};
 use crate::report::mebibytes;
 use crate::rounds::Comparison;
 use crate::table::Table;
@@ -130,6 +132,37 @@ pub(crate) fn group(comparisons: &[Comparison]) -> String {
          One node of a group beside a single node, both sessiond. All three nodes run on one core, the \
          generator on the other: the latency of a set has the work of three in it. CPU is that of the node \
          that is asked. \"alone\" is one connection instead of fifty.\n\n{table}"
+    )
+}
+
+/// How a node comes back.
+pub(crate) fn rejoin(seen: &Rejoins) -> String {
+    let mut table = Table::new([
+        "it comes back",
+        "s",
+        "items sent",
+        "MiB sent",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+    ]);
+    let mut push = |name: &str, [took, items, bytes]: [String; 3], latencies: &Histogram| {
+        let quantile = |share| format!("{:.0}", latencies.quantile_us(share));
+        let (p50, p99, p999) = (quantile(0.5), quantile(0.99), quantile(0.999));
+        table.push([name.to_owned(), took, items, bytes, p50, p99, p999]);
+    };
+    push("(nobody does)", Default::default(), &seen.calm);
+    for Rejoin { name, took, items, bytes, latencies } in &seen.rejoins {
+        let took = format!("{:.2}", took.as_secs_f64());
+        let sent = [took, items.to_string(), format!("{:.0}", mebibytes(*bytes))];
+        push(name, sent, latencies);
+    }
+    format!(
+        "## A node that comes back\n\n\
+         Into a group of three that holds {} sessions of 2 KiB, all nodes and clients on the same two cores. \
+         From its start, or from SIGCONT, until the others have it as a member; the latencies are those of \
+         some 1600 commands a second, a fifth of them sets, to the two others.\n\n{table}",
+        seen.items
     )
 }
 
