@@ -3,10 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::Node;
+use crate::key::LANES;
 use crate::replication::Outside;
 use crate::replication::SyncFigures;
 use crate::replication::View;
 use crate::time::Now;
+
+/// Steps in one go: by time, so that a slow machine does less at once, and by number.
+const STEPS_MS: u64 = 2;
+const STEPS_MAX: usize = 2 * LANES;
 
 impl<W> Node<W> {
     /// Whether somebody joins, so that `sync` has something to do.
@@ -14,10 +19,21 @@ impl<W> Node<W> {
         self.syncing.load(Ordering::Relaxed)
     }
 
-    /// A step in each lane; to be called every few milliseconds while somebody joins.
+    /// Some steps, for about a millisecond; to be called every few while somebody joins.
+    ///
+    /// It goes on with the lane where it has stopped, so that all lanes are filled at the same time: a
+    /// lane that is has its writes acknowledged behind all that is still sent in the others.
     pub fn sync<O: Outside<W>>(&self, now: Now, out: &mut O) {
-        if self.is_syncing() {
-            self.shards.iter().for_each(|shard| shard.lock().sync(now, out));
+        if !self.is_syncing() {
+            return;
+        }
+        let began = out.local_time();
+        for _ in 0..STEPS_MAX {
+            let lane = self.next_to_sync.fetch_add(1, Ordering::Relaxed) % LANES;
+            self.shards[lane].lock().sync(now, out);
+            if out.local_time().since(began) >= STEPS_MS {
+                return;
+            }
         }
     }
 

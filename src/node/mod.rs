@@ -21,7 +21,7 @@ mod shard;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
@@ -99,6 +99,8 @@ pub struct Node<W> {
     serving: AtomicBool,
     /// There are learners in the view.
     syncing: AtomicBool,
+    /// The lane that goes on with filling, or being filled; counted up.
+    next_to_sync: AtomicUsize,
     /// Cluster time minus local time.
     offset_ms: AtomicU64,
     started: Now,
@@ -170,6 +172,7 @@ impl<W> Node<W> {
             group: Mutex::new(group),
             serving: AtomicBool::new(false),
             syncing: AtomicBool::new(false),
+            next_to_sync: AtomicUsize::new(0),
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
