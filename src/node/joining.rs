@@ -11,7 +11,7 @@ use crate::time::Now;
 
 /// Steps in one go: by time, so that a slow machine does less at once, and by number.
 const STEPS_MS: u64 = 2;
-const STEPS_MAX: usize = 2 * LANES;
+const STEPS_MAX: usize = 8 * LANES;
 
 impl<W> Node<W> {
     /// Whether somebody joins, so that `sync` has something to do.

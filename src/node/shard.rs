@@ -16,9 +16,9 @@ use crate::store::{Applied, Item, Store};
 use crate::time::{Millis, Now};
 use crate::version::{Epoch, Version, Versions};
 
-/// Items that are looked at in one step on behalf of a learner: some tens of microseconds under the
-/// lock.
-const PIECE_ITEMS: u32 = 1024;
+/// Items that are looked at in one step on behalf of a learner. Each is a miss in all caches, so that
+/// these take some tens of microseconds under the lock.
+const PIECE_ITEMS: u32 = 128;
 
 /// See the module.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_IN_FLIGHT: u32 = 2;
 /// Slots are sent in passes of about so many items each, but not in more passes than that: each is a
 /// walk over the whole lane. When the view changes, the slots of the passes before are equal.
-const PASS_ITEMS: usize = 2048;
-const PASSES_MAX: usize = 16;
+const PASS_ITEMS: usize = 8192;
+const PASSES_MAX: usize = 4;
 
 /// How far a learner is filled.
 #[derive(Debug)]
