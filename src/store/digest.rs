@@ -90,3 +90,88 @@ fn of_item(key: &[u8], header: &Header) -> Option<(usize, u64)> {
     ];
     Some((key.slot(), xxh3_64(words.map(u64::to_le_bytes).as_bytes())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Change;
+    use crate::store::tests::{at, delete, put, store_of};
+    use crate::version::{Epoch, Versions};
+
+    fn slot_of(key: &str) -> usize {
+        Key::new(key.as_bytes()).unwrap().hash().slot()
+    }
+
+    #[test]
+    fn two_stores_that_hold_the_same_have_the_same_digests() {
+        let mut versions = Versions::new(Epoch(1), 0);
+        let [a, b, c, d] = [(); 4].map(|()| versions.next(None));
+        let (mut one, mut other) = (store_of(1 << 20, true), store_of(1 << 20, true));
+        for record in [put("x", b"1", a), put("y", b"2", b), put("x", b"3", d)] {
+            one.apply(&record, at(0));
+        }
+        for record in [put("x", b"3", d), put("y", b"2", b), put("z", b"4", a), delete("z", c)] {
+            other.apply(&record, at(0));
+        }
+        assert_eq!(one.digests, other.digests);
+        assert_eq!((one.digest(slot_of("x")).items, one.digest(slot_of("z")).items), (1, 0));
+    }
+
+    #[test]
+    fn a_touch_shows_and_so_does_an_item_that_was_swept() {
+        let mut versions = Versions::new(Epoch(1), 0);
+        let mut store = store_of(1 << 20, true);
+        let version = versions.next(None);
+        store.apply(&put("x", b"1", version), at(0));
+        let before = store.digest(slot_of("x"));
+        let mut touch = put("x", b"", versions.next(None));
+        let deadline = crate::time::Deadline::from_exptime(1, at(0));
+        let marks = crate::record::Marks::default();
+        touch.change = Change::Meta { cas: version.get(), deadline, marks };
+        store.apply(&touch, at(0));
+        let touched = store.digest(slot_of("x"));
+        assert!(touched.items == 1 && touched != before);
+        assert_eq!(store.digest(slot_of("x")), touched, "over, and still there");
+        store.sweep(100, at(2000));
+        assert!(store.digest(slot_of("x")).is_empty());
+    }
+
+    #[test]
+    fn they_can_be_kept_from_any_moment_on() {
+        let mut versions = Versions::new(Epoch(1), 0);
+        let mut store = store_of(1 << 20, true);
+        store.apply(&put("x", b"1", versions.next(None)), at(0));
+        let kept = store.digests.take();
+        assert!(store.digest(slot_of("x")).is_empty());
+        store.keep_digests();
+        assert_eq!(store.digests, kept);
+    }
+
+    #[test]
+    fn what_is_dropped_is_gone_piece_by_piece() {
+        let mut versions = Versions::new(Epoch(1), 0);
+        let mut store = store_of(1 << 20, true);
+        let keys: Vec<String> = (0..500).map(|n| format!("key{n}")).collect();
+        for key in &keys {
+            store.apply(&put(key, b"v", versions.next(None)), at(0));
+        }
+        let (mut cursor, mut pieces, mut dropped) = (Some(0), 0, 0);
+        while let Some(from) = cursor {
+            let is_odd = |key: Key<'_>, _| key.bytes().last().is_some_and(|byte| byte % 2 == 1);
+            let (count, next) = store.drop_from(from, 50, is_odd);
+            (cursor, pieces, dropped) = (next, pieces + 1, dropped + count);
+        }
+        assert_eq!(dropped, 250);
+        assert!(pieces >= 5, "{pieces}");
+        let mut left = 0;
+        assert_eq!(
+            store.scan(0, u32::MAX, at(0), |_, _| {
+                left += 1;
+                true
+            }),
+            None
+        );
+        assert_eq!(left, 250);
+        assert_eq!(store.audit(), Ok(()));
+    }
+}

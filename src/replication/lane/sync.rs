@@ -7,8 +7,9 @@
 use super::*;
 
 /// About this much goes into one chunk.
-const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks that may be on their way to a learner at once.
+const CHUNK_BYTES: usize = 32 << 10;
+/// Chunks that may be on their way to a learner at once. With 16 lanes that makes a mebibyte, behind
+/// which the changes wait that a learner has to acknowledge where it is counted already.
 const CHUNKS_IN_FLIGHT: u32 = 2;
 /// Slots are sent in passes of about so many items each, but not in more passes than that: each is a
 /// walk over the whole lane. When the view changes, the slots of the passes before are equal.

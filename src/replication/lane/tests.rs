@@ -28,9 +28,10 @@ fn number(value: u64) -> Outcome {
     Outcome::Number { value, cas: 0, deadline: Deadline::NEVER }
 }
 
-/// Items without a store: enough of memcached to count and to set.
+/// Items without a store: enough of memcached to count and to set. What was lost; what is flushed,
+/// and not swept.
 #[derive(Default)]
-struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>);
+struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>, Version);
 
 impl Items for Map {
     fn decide(
@@ -90,6 +91,9 @@ impl Items for Map {
 
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {
         let (version, value) = self.0.get(key.bytes())?.clone();
+        if version < self.2 {
+            return None;
+        }
         let change = KeyChange::Put {
             cas: version.get(),
             flags: 0,
@@ -144,7 +148,9 @@ impl Items for Map {
 
     fn bump(&mut self, _: Key<'_>) {}
 
-    fn set_floor(&mut self, _: Version) {}
+    fn set_floor(&mut self, floor: Version) {
+        self.2 = floor;
+    }
 
     fn wipe(&mut self) {
         self.0.clear();
@@ -742,7 +748,8 @@ fn a_touch_does_not_renew_a_value_of_the_past() {
     // As they are told after the touch.
     let slots = wire.lanes[&life(owner)].0.slots_of(life(owner));
     for (slot, digest) in slots.into_iter().zip(&mut digests) {
-        *digest = Map(now.clone(), Vec::new()).digest(usize::from(slot));
+        let map = Map(now.clone(), Vec::new(), Version::default());
+        *digest = map.digest(usize::from(slot));
     }
     let digests = LaneMessage::SnapDigests(digests);
     wire.on_the_way.get_mut(&(life(owner), life(9))).unwrap().push_back((epoch, digests));
@@ -805,4 +812,38 @@ fn a_learner_takes_and_asks_for_nothing_out_of_turn() {
             assert!(taken.is_err(), "{told} from {from}");
         });
     }
+}
+
+#[test]
+fn what_was_flushed_is_neither_sent_nor_shown() {
+    for is_swept in [false, true] {
+        let (mut wire, owners) = left_out(20);
+        if is_swept {
+            // On the owners already, and not yet on the learner.
+            owners.iter().for_each(|&n| wire.lanes.get_mut(&life(n)).unwrap().1.0.clear());
+        }
+        let floor = Version::floor_of(Epoch(3));
+        wire.install(&View { floor, ..view(3, &[1, 2], &[9]) });
+        wire.settle();
+        is_filled(&mut wire, 3, &owners);
+        assert_eq!(figures(&wire, 9).items_received, 0);
+        let (_, items) = wire.lanes.get_mut(&life(9)).unwrap();
+        assert!(items.current(Key::new(KEY).unwrap()).is_none());
+    }
+}
+
+#[test]
+fn what_is_over_and_swept_on_one_node_only_costs_one_slot_and_no_more() {
+    let (mut wire, owners) = left_out(20);
+    // The learner has swept what its owners have not, who send nothing of it.
+    let floor = Version::floor_of(Epoch(3));
+    wire.lanes.get_mut(&life(9)).unwrap().1.0.clear();
+    wire.install(&View { floor, ..view(3, &[1, 2], &[9]) });
+    wire.settle();
+    let counted = Event::Counted(Epoch(3), life(9));
+    for owner in owners {
+        assert!(wire.lanes.get_mut(&life(owner)).unwrap().0.take_events().contains(&counted));
+    }
+    let figures = figures(&wire, 9);
+    assert_eq!((figures.rounds, figures.items_received), (2, 0));
 }
