@@ -47,7 +47,7 @@ fuzz: ## a minute of fuzzing each target; needs cargo-fuzz. FUZZ_SECONDS=n for l
 	        -max_len=8192 -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; done
 
 # The feature changes one function that runs at the start. Without it sessiond cannot start under valgrind.
-BENCH ?= --memory --group --instructions
+BENCH ?= --memory --group --rejoin --instructions
 bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
 	cargo bench --locked --bench request
 	cargo bench --locked --bench versus --features rustix/use-libc-auxv -- $(BENCH)
