@@ -470,6 +470,11 @@ mod tests {
             })),
             lane(LaneMessage::AppliedUpTo(u64::MAX)),
             lane(LaneMessage::Activated),
+            lane(LaneMessage::SnapDigests(vec![
+                Digest { items: 3, sum: u64::MAX },
+                Digest::default(),
+            ])),
+            lane(LaneMessage::SnapWant(vec![0, 4095])),
             lane(LaneMessage::SnapChunk(vec![record.clone(), record.clone()])),
             lane(LaneMessage::ViewFlush(ViewFlush {
                 records: vec![record],
