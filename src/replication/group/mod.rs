@@ -3,9 +3,11 @@
 //! Views come out of a log that a majority agrees on (`membership/`); here is decided what to
 //! propose to it, and what follows from what was agreed. Knows nothing of items or streams.
 
+mod beats;
 mod next;
 mod peers;
 mod solo;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use self::next::Proposals;
 use self::peers::Peers;
 use self::solo::Solo;
+pub use self::status::{GroupStatus, PeerStatus};
 use super::lane::Event;
 use super::lease::Lease;
 use super::message::{Announcement, Beat, FlushAll, Message};
@@ -89,38 +92,6 @@ pub enum Todo {
     SlewTime(i64),
     /// Tell people that reads are answered without a lease from now on, or no more.
     Isolated(bool),
-}
-
-/// What `stats replication` tells.
-#[derive(Clone, Debug, Default)]
-pub struct GroupStatus {
-    /// The newest view.
-    pub view: View,
-    /// Milliseconds; `None` without a lease.
-    pub lease_left_ms: Option<u64>,
-    /// Whether reads are answered without one.
-    pub is_isolated: bool,
-    /// Views since the start, by cause.
-    pub changes: BTreeMap<Box<str>, u64>,
-    /// How often promises to others had to run out before a view could begin.
-    pub grant_waits: u64,
-    /// The other nodes, as they are configured.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// What is known of another node.
-#[derive(Clone, Debug)]
-pub struct PeerStatus {
-    /// Its name.
-    pub name: Box<str>,
-    /// Whether it only votes; then nothing else is known of it here.
-    pub is_witness: bool,
-    /// Whether it is heard and hears this node.
-    pub is_up: bool,
-    /// Milliseconds for a beat there and back.
-    pub rtt_ms: Option<u64>,
-    /// The epoch of the newest view it knows.
-    pub epoch: Epoch,
 }
 
 /// See the module.
@@ -201,32 +172,6 @@ impl<W> Group<W> {
     pub fn is_alone(&self) -> bool {
         let has_no_others = self.view.members.len() == 1 && self.view.learners.is_empty();
         self.is_member() && has_no_others && self.oldest_active() >= self.view.epoch
-    }
-
-    /// For people.
-    pub fn status(&self, now: Now) -> GroupStatus {
-        let until = self.lease.until(self.view.epoch);
-        let peers = self.options.peers.iter().map(|name| {
-            let lives = self.peers.living().filter(|(_, of)| **of == **name);
-            let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
-            PeerStatus {
-                name: name.clone(),
-                is_witness: self.witnesses.contains(name),
-                is_up: life.is_some(),
-                rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
-                epoch: life
-                    .and_then(|life| self.peers.beat(life))
-                    .map_or(Epoch(0), |beat| beat.view.1),
-            }
-        });
-        GroupStatus {
-            view: self.view.clone(),
-            lease_left_ms: (now.local < until).then(|| until.since(now.local)),
-            is_isolated: self.solo.is_isolated,
-            changes: self.changes.clone(),
-            grant_waits: self.grant_waits,
-            peers: peers.collect(),
-        }
     }
 
     /// A connection shows that this life exists, and that these former ones are over.
@@ -367,48 +312,6 @@ impl<W> Group<W> {
         self.review(now, out)
     }
 
-    fn hear<O: Outside<W>>(
-        &mut self,
-        from: Incarnation,
-        beat: Beat,
-        now: Now,
-        out: &mut O,
-    ) -> Vec<Todo> {
-        let (its_view, sent, echo) = (beat.view, beat.sent, beat.echo);
-        let its_time = beat.cluster;
-        if !self.peers.hear(from, beat, &self.options.timing, now.local) {
-            return Vec::new();
-        }
-        self.renew_lease();
-        let is_behind = its_view < (self.view.line, self.view.epoch);
-        if is_behind {
-            self.announce(from, now, out);
-        }
-        // A first beat has heard nothing yet: it is answered at once, so that both know.
-        if echo.is_none() && sent > Millis(0) {
-            self.beat_to(from, now, out);
-        }
-        let mut todo = self.follow_time(from, its_time, now);
-        todo.extend(self.review(now, out));
-        todo
-    }
-
-    /// Cluster time follows the decider's, slowly, so that it never stands still or goes back.
-    fn follow_time(&self, from: Incarnation, its_time: Millis, now: Now) -> Vec<Todo> {
-        if self.view.epoch == Epoch(0) || !self.view.has_member(from) {
-            return Vec::new();
-        }
-        let its_now = its_time.plus(self.peers.rtt_ms(from).unwrap_or_default() / 2);
-        if !self.is_member() {
-            return vec![Todo::TakeTime(its_now)];
-        }
-        let difference = its_now.0.cast_signed().wrapping_sub(now.cluster.0.cast_signed());
-        if self.decider(now) != Some(from) || difference == 0 {
-            return Vec::new();
-        }
-        vec![Todo::SlewTime(difference.signum())]
-    }
-
     fn adopt(&mut self, view: View, now: Now) -> Vec<Todo> {
         let me = self.me();
         let wait = self.grant_wait(&view, now);
@@ -514,55 +417,6 @@ impl<W> Group<W> {
         members.find(|&member| member == me || self.is_up(member, now))
     }
 
-    fn beat_to_all<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
-        let living: Vec<_> = self.peers.living().map(|(life, _)| life).collect();
-        for life in living {
-            self.beat_to(life, now, out);
-        }
-    }
-
-    fn beat_to<O: Outside<W>>(&mut self, to: Incarnation, now: Now, out: &mut O) {
-        let me = self.me();
-        if to == me {
-            return;
-        }
-        let grants = self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
-        if grants {
-            self.peers.grant(to, now.local.plus(self.options.timing.grant_ms));
-        }
-        let echo = self.peers.echo(to, now.local);
-        let all_lanes = |(_, lanes): &(&Incarnation, &u32)| lanes.count_ones() as usize == LANES;
-        let beat = Beat {
-            sent: now.local,
-            echo: echo.map(|(sent, _)| sent),
-            echo_age_ms: echo.map_or(0, |(_, age)| age),
-            cluster: now.cluster,
-            view: (self.view.line, self.view.epoch),
-            active: self.oldest_active(),
-            grants,
-            up: self.up(now),
-            filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
-            flushes: self.open_flushes(),
-        };
-        out.send(to, Message::Beat(beat));
-    }
-
-    fn up(&self, now: Now) -> Vec<Incarnation> {
-        let living = self.peers.living().map(|(life, _)| life);
-        living.filter(|&life| life != self.me() && self.is_up(life, now)).collect()
-    }
-
-    fn open_flushes(&self) -> Vec<FlushAll> {
-        let carried_out = self.view.flushed.get(&self.me()).copied().unwrap_or_default();
-        let open = self.flushes.iter().map(|flush| &flush.request);
-        open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
-    }
-
-    fn announce<O: Outside<W>>(&self, to: Incarnation, now: Now, out: &mut O) {
-        let announcement = Announcement { view: self.view.clone(), cluster: now.cluster };
-        out.send(to, Message::View(announcement));
-    }
-
     fn is_member(&self) -> bool {
         self.view.has_member(self.me())
     }
@@ -571,9 +425,6 @@ impl<W> Group<W> {
         self.options.me.incarnation
     }
 }
-
-/// A beat tells so many at most; the others follow when these are done.
-const FLUSHES_TOLD: usize = 16;
 
 #[cfg(test)]
 mod tests;
