@@ -48,7 +48,7 @@ impl Bench {
     fn new() -> Self {
         let options = Options {
             me: Member { name: "bench".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,

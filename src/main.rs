@@ -57,7 +57,7 @@ fn obey(command: Command) -> Result<(), Failure> {
             .write_all(text.as_bytes())
             .map_err(|error| Failure(format!("cannot print: {error}"), EXIT_START)),
         Command::Tell { state_dir, line } => {
-            let answer = server::ask(&state_dir, line);
+            let answer = server::ask(&state_dir, &line);
             obey(Command::Print(answer.map_err(|why| Failure(why, EXIT_REFUSED))?))
         }
         Command::Run(launch) => run(*launch),

@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Print this and exit.
     Print(String),
     /// Say this to the node that runs with that state directory.
-    Tell { state_dir: PathBuf, line: &'static str },
+    Tell { state_dir: PathBuf, line: String },
     /// Run a server.
     Run(Box<Launch>),
 }
@@ -112,7 +112,7 @@ impl Flags {
         let process = self.process(&settings);
         let node = node::Options {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
-            peers: group.names,
+            nodes: group.nodes,
             succeeds: Vec::new(),
             timing: group.timing,
             last_man_standing: group.last_man_standing,

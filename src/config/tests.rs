@@ -106,18 +106,26 @@ fn what_is_taken_but_not_done_is_a_warning() {
 }
 
 #[test]
-fn a_group_leaves_out_the_node_itself() {
+fn a_group_consists_of_its_peers_and_the_node_itself() {
     let options = launch(&format!("sessiond {GROUP} {PEERS}")).unwrap().server;
-    assert_eq!(options.node.peers, ["b".into(), "c".into()]);
-    assert_eq!(options.peers.unwrap().addresses.len(), 2);
+    let nodes = options.node.nodes;
+    assert_eq!(nodes.keys().map(|name| &**name).collect::<String>(), "abc");
+    assert_eq!(nodes["a"].address, options.peers.unwrap().listen, "nobody has said otherwise");
+    let alone = launch(&format!("sessiond {GROUP} --peers a=127.0.0.1:7")).unwrap().server;
+    assert_eq!(alone.node.nodes["a"].address.port(), 7, "a group may begin with one");
 }
 
 #[test]
 fn all_nodes_vote_or_the_one_that_breaks_ties() {
     let options =
         |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;
-    assert_eq!(options("").peers.unwrap().voters, ["a".into(), "b".into(), "c".into()]);
-    assert_eq!(options("--tie-breaker b").peers.unwrap().voters, ["b".into()]);
+    let voters = |flags: &str| {
+        let nodes = options(flags).node.nodes;
+        let voters = nodes.iter().filter(|(_, place)| place.votes);
+        voters.map(|(name, _)| &**name).collect::<String>()
+    };
+    assert_eq!(voters(""), "abc");
+    assert_eq!(voters("--tie-breaker b"), "b");
     assert!(options("").node.last_man_standing);
     assert!(!options("--last-man-standing off").node.last_man_standing);
     assert!(!options("").node.isolated_reads);
@@ -129,8 +137,8 @@ fn a_witness_votes_and_has_no_clients() {
     let options = |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} --witness {flags}"));
     let server = options("-l 127.0.0.1 -p 7000").unwrap().server;
     assert!(server.listen.is_empty());
-    let peers = server.peers.unwrap();
-    assert!(peers.is_witness && peers.voters.len() == 3);
+    assert!(server.peers.unwrap().is_witness);
+    assert!(server.node.nodes.values().all(|place| place.votes));
     assert!(options("--tie-breaker b").unwrap_err().contains("--tie-breaker"));
     assert!(launch("sessiond --witness").unwrap_err().contains("--peers"));
 }

@@ -40,7 +40,7 @@ use crate::record::{Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
 use crate::replication::{
     Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
-    Outside, Rules, Timing, Todo, View, Violation,
+    Nodes, NodesChange, Outside, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges};
@@ -61,8 +61,8 @@ pub struct Options {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
-    /// The names of the other nodes; empty for a single node.
-    pub peers: Vec<Box<str>>,
+    /// The nodes of a group that begins, this one included; empty for a single node.
+    pub nodes: Nodes,
     /// How long things take between nodes.
     pub timing: Timing,
     /// Whether the last that is left may go on when all others are proven dead.
@@ -127,7 +127,7 @@ impl<W> Node<W> {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
             let store_options = store_options(&options.settings, &sizes, seed);
             let mut store = Store::new(store_options, Arc::clone(&budget));
-            store.share_evictions(!options.peers.is_empty());
+            store.share_evictions(!options.nodes.is_empty());
             let lane = LaneOptions {
                 id: lane as u8,
                 me: options.me.incarnation,
@@ -143,7 +143,7 @@ impl<W> Node<W> {
         let group_options = GroupOptions {
             me: options.me.clone(),
             succeeds: options.succeeds.clone(),
-            peers: options.peers.clone(),
+            nodes: options.nodes.clone(),
             timing: options.timing,
             first_epoch: first_epoch(now.wall_s),
             last_man_standing: options.last_man_standing,
@@ -309,6 +309,27 @@ impl<W> Node<W> {
     /// goes on alone; or why not.
     pub fn force_solo(&self, now: Now) -> Result<u64, String> {
         self.group.lock().force_solo(now)
+    }
+
+    /// An operator wants other nodes; `is_up` tells which of them can be reached. Returns those
+    /// that there will be once a view says so; or why not.
+    pub fn change_nodes(
+        &self,
+        change: &NodesChange,
+        is_up: impl Fn(&str) -> bool,
+        now: Now,
+    ) -> Result<Nodes, String> {
+        self.group.lock().change_nodes(change, is_up, now)
+    }
+
+    /// Whether a change of the nodes that was asked for here is neither agreed on nor given up.
+    pub fn is_changing_nodes(&self) -> bool {
+        self.group.lock().is_changing_nodes()
+    }
+
+    /// The log counts this life among its voters from now on, or no more.
+    pub fn set_seated<O: Outside<W>>(&self, is_seated: bool, now: Now, out: &mut O) {
+        self.group.lock().set_seated(is_seated, now, out);
     }
 
     /// The log has agreed on a view.

@@ -51,7 +51,7 @@ impl Single {
     pub(super) fn with(settings: Settings) -> Self {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Nodes::new(),
             succeeds: Vec::new(),
             timing: crate::replication::Timing::default(),
             last_man_standing: true,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::nodes::Roster;
 use super::view::{Incarnation, Line, View};
 use crate::record::{Mutation, Outcome, Record};
 use crate::time::Millis;
@@ -36,8 +37,9 @@ pub struct Hello {
     pub name: Box<str>,
     /// Which life of it.
     pub incarnation: Incarnation,
-    /// The names of all nodes of its group, sorted; must be equal within a group.
-    pub nodes: Vec<Box<str>>,
+    /// The nodes of its group, as far as it knows. Before there is one, the names must be equal on
+    /// both sides.
+    pub roster: Roster,
     /// Bytes of the largest item it takes; must be equal within a group.
     pub item_max: u64,
     /// Former lives of it that are certainly over, as its state directory tells.
@@ -79,7 +81,7 @@ pub enum Message {
     /// I am alive.
     Beat(Beat),
     /// The newest view the sender knows.
-    View(Announcement),
+    View(Box<View>),
     /// For the log of views; what is in it, only the log knows.
     Log(Bytes),
     /// So much of your session has come over.
@@ -112,15 +114,8 @@ pub struct Beat {
     pub filled: Vec<Incarnation>,
     /// What its clients want flushed.
     pub flushes: Vec<FlushAll>,
-}
-
-/// A view, and the time it is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announcement {
-    /// The view.
-    pub view: View,
-    /// The sender's cluster time; whoever is not a member yet takes it over.
-    pub cluster: Millis,
+    /// The log counts this life of the sender among its voters.
+    pub is_seated: bool,
 }
 
 /// A flush_all of a client of the sender.
@@ -434,7 +429,7 @@ mod tests {
         vec![
             Message::Refuse("another group".into()),
             Message::Received(Received { session: 7, up_to: u64::MAX }),
-            Message::View(Announcement { view: View::default(), cluster: Millis(5) }),
+            Message::View(Box::default()),
             Message::Log(Bytes::from_static(b"frame")),
             Message::Beat(Beat {
                 sent: Millis(7),
@@ -447,6 +442,7 @@ mod tests {
                 up: vec![Incarnation(4)],
                 filled: vec![Incarnation(5)],
                 flushes: vec![FlushAll { id: 9, at: None }],
+                is_seated: true,
             }),
             lane(LaneMessage::Fwd(Fwd {
                 counter: 4,

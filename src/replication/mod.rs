@@ -10,6 +10,7 @@ mod lane;
 mod lease;
 pub mod link;
 pub mod message;
+mod nodes;
 mod rules;
 mod view;
 
@@ -17,6 +18,7 @@ pub use group::{Group, GroupOptions, GroupStatus, PeerStatus, Timing, Todo};
 pub use lane::{Backlog, Event, Lane, LaneOptions, Violation};
 pub use lease::Lease;
 pub use message::{Hello, Message};
+pub use nodes::{NAME_MAX, NODES_MAX, Nodes, NodesChange, Place, Roster, names};
 pub use rules::Rules;
 pub use view::{Incarnation, Line, Member, View, may_follow};
 
@@ -48,6 +50,9 @@ pub enum LogWish {
     Propose(Box<View>),
     /// Begin a new log with this view: nobody else is left.
     FoundLine(Box<View>),
+    /// Not of the log: these are the nodes of the group from now on. Those that vote are to be its
+    /// voters.
+    Roster(Roster),
     /// That node is certainly dead; should it lead the log, somebody else has to.
     Dead(Box<str>),
 }

@@ -16,7 +16,7 @@ use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
@@ -30,7 +30,7 @@ use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
-use crate::time::{Millis, Now};
+use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -47,7 +47,8 @@ pub(super) struct Setup {
     pub(super) socket: TcpSocket,
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
-    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    /// The data of peers, for the thread of the links.
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
     pub(super) visitors: UnboundedSender<Visitor>,
@@ -86,8 +87,10 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     let log = log.map_err(StartError::Membership)?;
     let is_witness = peers.is_witness;
     let control = Rc::new(Control {
-        greeting: Greeting::new(&peers, Arc::clone(&node)),
-        peers: queues.iter().map(|_| Peer::default()).collect(),
+        greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
+        peers: RefCell::default(),
+        queues,
+        keeps_to_loopback: peers.keeps_to_loopback,
         connections: Cell::new(0),
         is_witness,
         log,
@@ -98,7 +101,8 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         match ctl::open(folder) {
             Ok(listener) => {
                 let listening = Rc::clone(&control);
-                spawn_local(ctl::serve(listener, move |line| listening.obey(line)));
+                let obey = async move |line: String| listening.obey(&line).await;
+                spawn_local(ctl::serve(listener, obey));
             }
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
@@ -106,26 +110,30 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         }
     }
     let passing = Rc::clone(&control);
-    spawn_local(async move { passing.log.pass_on(wishes).await });
+    let turn_to = Rc::clone(&control);
+    let turn_to = move |roster| turn_to.turn_to(roster);
+    spawn_local(async move { passing.log.pass_on(wishes, turn_to).await });
     if !is_witness {
         spawn_local(Rc::clone(&control).tell_time());
+        spawn_local(Rc::clone(&control).tell_seat());
     }
     spawn_local(Rc::clone(&control).accept(listener, visitors));
-    for (peer, queue) in queues.into_iter().enumerate() {
-        spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
-    }
+    control.reach_all();
     Ok(())
 }
 
 /// What the tasks of the thread share.
-struct Control {
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
+pub(super) struct Control {
+    pub(super) node: Arc<Node<Waiter>>,
+    pub(super) links: Arc<Links>,
     greeting: Greeting,
     /// This node only votes: the node, which has the items and the group, is told nothing.
-    is_witness: bool,
-    log: Log,
-    peers: Vec<Peer>,
+    pub(super) is_witness: bool,
+    pub(super) log: Log,
+    peers: RefCell<Vec<Rc<Peer>>>,
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    /// Nothing is sent off this machine.
+    pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
 }
@@ -143,12 +151,20 @@ struct Peer {
 }
 
 impl Control {
-    fn courier(&self) -> Courier {
+    pub(super) fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
 
-    fn name(&self, peer: usize) -> &str {
-        &self.node.options().peers[peer]
+    pub(super) fn name(&self, peer: usize) -> &str {
+        self.links.name(peer)
+    }
+
+    fn peer(&self, peer: usize) -> Rc<Peer> {
+        let mut peers = self.peers.borrow_mut();
+        while peers.len() <= peer {
+            peers.push(Rc::default());
+        }
+        Rc::clone(&peers[peer])
     }
 
     async fn tell_time(self: Rc<Self>) {
@@ -162,9 +178,27 @@ impl Control {
         }
     }
 
+    /// Whether frames go both ways.
+    pub(super) fn is_up(&self, peer: usize) -> bool {
+        self.peer(peer).is_up.get()
+    }
+
+    /// It is of the group no more.
+    pub(super) fn let_go(&self, peer: usize) {
+        self.links.let_go(peer);
+        let state = self.peer(peer);
+        if let Some(reader) = state.reader.take() {
+            reader.abort();
+        }
+        state.accepted.set(None);
+        state.ended.set(None);
+        self.update(peer);
+    }
+
     /// Has the log know whether frames go both ways.
     fn update(&self, peer: usize) {
-        let Peer { dialed, accepted, is_up, .. } = &self.peers[peer];
+        let state = self.peer(peer);
+        let Peer { dialed, accepted, is_up, .. } = &*state;
         let both = matches!(
             (dialed.get(), accepted.get()),
             (Some(dialed), Some((_, accepted))) if dialed == accepted
@@ -196,56 +230,16 @@ impl Control {
         self.node.meet(&member, &hello.succeeds, now, courier);
     }
 
-    // What operators say.
-
-    fn obey(&self, line: &str) -> Result<String, String> {
-        let now = clock::now(&self.node);
-        match line {
-            "status" => Ok(self.status(now)),
-            "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
-            "force-solo" => {
-                let wait_ms = self.node.force_solo(now)?;
-                tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
-                Ok(format!("this node goes on alone in {wait_ms} ms\n"))
-            }
-            other => Err(format!("{other:?} is not known to this version")),
-        }
-    }
-
-    fn status(&self, now: Now) -> String {
-        let mut stats = Vec::new();
-        if self.is_witness {
-            stats.extend_from_slice(b"state witness\n");
-        } else {
-            self.node.report_replication(now, &mut stats);
-        }
-        let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
-        let log = self.log.membership().status();
-        let lines = [
-            ("role", format!("{:?}", log.role).to_lowercase()),
-            ("leader", log.leader.as_deref().unwrap_or("-").to_owned()),
-            ("voters", log.voters.join(",")),
-            ("changing", u8::from(log.is_changing).to_string()),
-            ("generation", log.founding.map_or(0, |founding| founding.number).to_string()),
-            ("term", log.term.to_string()),
-        ];
-        let lines = lines.map(|(name, value)| format!("log_{name} {value}\n"));
-        text + &lines.concat()
-    }
-
     // The connection that this node dials.
 
     /// Keeps a connection to the peer, for ever.
-    async fn reach(
-        self: Rc<Self>,
-        peer: usize,
-        address: SocketAddr,
-        mut queue: UnboundedReceiver<Letter>,
-    ) {
+    pub(super) async fn reach(self: Rc<Self>, peer: usize, mut queue: UnboundedReceiver<Letter>) {
         let mut courier = self.courier();
         let mut told = String::new();
         let mut redial_ms = REDIAL_MIN_MS;
+        let mut wanted = self.links.address(peer);
         loop {
+            let address = until_wanted(&mut wanted).await;
             let since = clock::local();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
@@ -253,12 +247,12 @@ impl Control {
                     redial_ms = REDIAL_MIN_MS;
                     // Nobody has heard what was said before, and it is said again.
                     while queue.try_recv().is_ok() {}
-                    self.peers[peer].dialed.set(Some(hello.incarnation));
+                    self.peer(peer).dialed.set(Some(hello.incarnation));
                     self.meet(peer, &hello, &mut courier);
                     self.update(peer);
                     let end = self.talk(peer, stream, hello.incarnation, &mut queue).await;
                     tracing::debug!(peer = self.name(peer), %end, "outgoing control link ended");
-                    self.peers[peer].dialed.set(None);
+                    self.peer(peer).dialed.set(None);
                     self.update(peer);
                 }
                 Err(error) => {
@@ -281,7 +275,7 @@ impl Control {
     /// Nobody listens there. Only of the life that ended, so that a younger one, which has dialed
     /// before it listened, is not taken for dead with it.
     fn refused(&self, peer: usize, courier: &mut Courier) {
-        let ended = self.peers[peer].ended.get();
+        let ended = self.peer(peer).ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
         if !self.is_witness {
             self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
@@ -384,7 +378,7 @@ impl Control {
             return;
         }
         let reader = spawn_local(Rc::clone(&self).listen(peer, hello, stream));
-        if let Some(older) = self.peers[peer].reader.replace(Some(reader.abort_handle())) {
+        if let Some(older) = self.peer(peer).reader.replace(Some(reader.abort_handle())) {
             older.abort();
         }
     }
@@ -394,7 +388,7 @@ impl Control {
         let (life, mut courier) = (hello.incarnation, self.courier());
         let connection = self.connections.get() + 1;
         self.connections.set(connection);
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         state.ended.set(None);
         state.accepted.set(Some((connection, life)));
         self.meet(peer, &hello, &mut courier);
@@ -444,6 +438,15 @@ impl Control {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a peer is, as soon as it is of the group.
+pub(super) async fn until_wanted(address: &mut watch::Receiver<Option<SocketAddr>>) -> SocketAddr {
+    match address.wait_for(Option::is_some).await.map(|address| *address) {
+        Ok(Some(address)) => address,
+        // The other end is for as long as the process.
+        _ => std::future::pending().await,
     }
 }
 

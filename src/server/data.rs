@@ -14,11 +14,12 @@ use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 
+use super::control::until_wanted;
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
@@ -56,7 +57,8 @@ pub(super) struct Visitor {
 pub(super) struct Group {
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
-    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    /// What waits for each peer: as there are more of them, more come.
+    pub(super) queues: UnboundedReceiver<(usize, UnboundedReceiver<Letter>)>,
     pub(super) visitors: UnboundedReceiver<Visitor>,
 }
 
@@ -104,22 +106,22 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 }
 
 async fn run(node: Arc<Node<Waiter>>, group: Group) {
-    let Group { peers, links, queues, mut visitors } = group;
+    let Group { peers, links, mut queues, mut visitors } = group;
     let data = Rc::new(Data {
-        greeting: Greeting::new(&peers, Arc::clone(&node)),
-        peers: queues.iter().map(|_| Peer::new(&node)).collect(),
+        greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
+        peers: RefCell::default(),
         node,
         links,
     });
-    for (peer, queue) in queues.into_iter().enumerate() {
-        let address = peers.addresses[peer];
-        let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
-        spawn_local(dialer.run());
-    }
     let mut courier = data.courier();
     let mut tick = ticks(TICK);
     loop {
         tokio::select! {
+            Some((peer, queue)) = queues.recv() => {
+                let address = data.links.address(peer);
+                let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
+                spawn_local(dialer.run());
+            }
             Some(visitor) = visitors.recv() => data.admit(visitor),
             _ = tick.tick() => {
                 data.node.tick_shards(clock::now(&data.node), &mut courier);
@@ -134,7 +136,7 @@ struct Data {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     greeting: Greeting,
-    peers: Vec<Peer>,
+    peers: RefCell<Vec<Rc<Peer>>>,
 }
 
 /// The sessions with one life of a peer, both ways.
@@ -171,12 +173,20 @@ impl Data {
     }
 
     fn name(&self, peer: usize) -> &str {
-        &self.node.options().peers[peer]
+        self.links.name(peer)
+    }
+
+    fn peer(&self, peer: usize) -> Rc<Peer> {
+        let mut peers = self.peers.borrow_mut();
+        while peers.len() <= peer {
+            peers.push(Rc::new(Peer::new(&self.node)));
+        }
+        Rc::clone(&peers[peer])
     }
 
     /// From now on the sessions are those with this life; what waited for a former one is void.
     fn turn_to(&self, peer: usize, life: Incarnation) {
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         match state.life.replace(Some(life)) {
             Some(former) if former != life => {
                 state.outbox.replace(new_outbox(&self.node));
@@ -191,13 +201,13 @@ impl Data {
 
     /// A message for that life of the peer is kept until it has come over.
     fn keep(&self, peer: usize, (life, message): Letter) {
-        if self.peers[peer].life.get() != Some(life) {
+        if self.peer(peer).life.get() != Some(life) {
             if !self.links.is_life(peer, life) {
                 return;
             }
             self.turn_to(peer, life);
         }
-        if let Err(broken) = self.peers[peer].outbox.borrow_mut().push(message) {
+        if let Err(broken) = self.peer(peer).outbox.borrow_mut().push(message) {
             self.report(peer, broken);
         }
     }
@@ -218,7 +228,7 @@ impl Data {
         };
         self.turn_to(peer, hello.incarnation);
         let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
-        let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
+        let older = self.peer(peer).reader.replace(Some(reader.abort_handle()));
         if let Some(older) = older {
             older.abort();
         }
@@ -232,7 +242,7 @@ impl Data {
         mut stream: TcpStream,
     ) {
         let name = self.name(peer);
-        let position = match self.peers[peer].inbox.borrow_mut().open(session) {
+        let position = match self.peer(peer).inbox.borrow_mut().open(session) {
             Opened::After(position) => position,
             Opened::Anew(position) => {
                 tracing::error!(peer = name, "messages of a peer were lost");
@@ -265,13 +275,16 @@ impl Data {
         mut incoming: Incoming,
         courier: &mut Courier,
     ) -> End {
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         let mut untold = 0;
         loop {
             let (messages, bytes) = match incoming.read().await {
                 Ok(read) => read,
                 Err(end) => return end,
             };
+            if !self.links.is_life(peer, life) {
+                return End::Closed;
+            }
             untold += bytes;
             for message in messages {
                 match message {
@@ -303,7 +316,7 @@ impl Data {
 struct Dialer {
     data: Rc<Data>,
     peer: usize,
-    address: SocketAddr,
+    address: watch::Receiver<Option<SocketAddr>>,
     queue: UnboundedReceiver<Letter>,
     /// When something was last sent.
     spoke: u64,
@@ -314,10 +327,11 @@ impl Dialer {
         let data = Rc::clone(&self.data);
         let mut told = String::new();
         loop {
+            let address = self.until_wanted().await;
             let since = clock::local();
-            let position = data.peers[self.peer].outbox.borrow().position();
+            let position = data.peer(self.peer).outbox.borrow().position();
             let purpose = Purpose::Data(position);
-            let dial = handshake::dial(self.address, self.peer, &data.greeting, purpose);
+            let dial = handshake::dial(address, self.peer, &data.greeting, purpose);
             match self.meanwhile(dial).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -359,6 +373,12 @@ impl Dialer {
         }
     }
 
+    /// Where the peer is, as soon as it is of the group.
+    async fn until_wanted(&mut self) -> SocketAddr {
+        let mut address = self.address.clone();
+        self.meanwhile(until_wanted(&mut address)).await
+    }
+
     /// Takes letters in as long as that lasts, so that the bound on what waits is kept.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
@@ -376,7 +396,7 @@ impl Dialer {
         let Purpose::Data(received) = hello.purpose else {
             return Err(End::Wrong("it answers to something else"));
         };
-        match self.data.peers[self.peer].outbox.borrow_mut().resume(received) {
+        match self.data.peer(self.peer).outbox.borrow_mut().resume(received) {
             Some(Ok(())) => Ok(received.session),
             Some(Err(broken)) => {
                 self.data.report(self.peer, broken);
@@ -389,7 +409,7 @@ impl Dialer {
     /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
     async fn talk(&mut self, mut stream: TcpStream, life: Incarnation, session: u64) -> End {
         let data = Rc::clone(&self.data);
-        let state = &data.peers[self.peer];
+        let state = data.peer(self.peer);
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
         let (mut tell, mut is_time) = (ticks(TELL), false);
         loop {
@@ -433,7 +453,7 @@ impl Dialer {
         while let Ok(letter) = self.queue.try_recv() {
             self.data.keep(self.peer, letter);
         }
-        let state = &self.data.peers[self.peer];
+        let state = self.data.peer(self.peer);
         let mut outbox = state.outbox.borrow_mut();
         while batch.len() < BATCH_BYTES
             && let Some(message) = outbox.next_unsent()
@@ -450,7 +470,8 @@ impl Dialer {
 
     /// How much has come over, if that is news or nothing was said for long.
     fn tell(&self, batch: &mut Vec<u8>) {
-        let mut inbox = self.data.peers[self.peer].inbox.borrow_mut();
+        let state = self.data.peer(self.peer);
+        let mut inbox = state.inbox.borrow_mut();
         let is_quiet = clock::local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
         let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
         if let Some(received) = received {

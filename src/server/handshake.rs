@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use super::PeerOptions;
-use super::courier::Waiter;
+use super::courier::{Links, Waiter};
 use crate::node::Node;
-use crate::replication::Hello;
 use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
+use crate::replication::{Hello, LogWish, names};
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ const FRAME_BESIDE: usize = 1 << 20;
 pub(super) struct Greeting {
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
     is_witness: bool,
 }
 
@@ -62,8 +63,8 @@ impl From<io::Error> for NoLink {
 }
 
 impl Greeting {
-    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
-        Self { cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
+    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>, links: Arc<Links>) -> Self {
+        Self { cluster: peers.cluster.clone(), node, links, is_witness: peers.is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -79,21 +80,12 @@ impl Greeting {
             cluster: self.cluster.clone(),
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
-            nodes: self.nodes(),
+            roster: self.links.roster().clone(),
             item_max: options.settings.item_max as u64,
             succeeds: options.succeeds.clone(),
             is_witness: self.is_witness,
             purpose,
         }
-    }
-
-    /// The names of the whole group, in the same order on all nodes.
-    fn nodes(&self) -> Vec<Box<str>> {
-        let options = self.node.options();
-        let mut nodes = options.peers.clone();
-        nodes.push(options.me.name.clone());
-        nodes.sort();
-        nodes
     }
 
     /// The configured peer that has said this, or why it does not belong here.
@@ -111,14 +103,39 @@ impl Greeting {
             let (its, ours) = (hello.item_max, options.settings.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
-        if hello.nodes != self.nodes() {
-            return Err(format!("its --peers name {:?}, here {:?}", hello.nodes, self.nodes()));
+        self.check_roster(hello)?;
+        let is_peer = hello.name != options.me.name;
+        let known = self.links.find(&hello.name).filter(|_| is_peer);
+        known.ok_or_else(|| format!("this node is just learning of {:?}", hello.name))
+    }
+
+    /// Whether both are nodes of one group, as far as the one that knows the later view can tell;
+    /// the other one learns of it.
+    fn check_roster(&self, hello: &Hello) -> Result<(), String> {
+        let me = &self.node.options().me.name;
+        let (theirs, ours) = (&hello.roster, self.links.roster().clone());
+        if !theirs.is_agreed() && !ours.is_agreed() && !theirs.names_same(&ours) {
+            let (its, own) = (names(&theirs.nodes), names(&ours.nodes));
+            return Err(format!("its --peers and --tie-breaker mean {its}, here {own}"));
         }
-        options
-            .peers
-            .iter()
-            .position(|name| *name == hello.name)
-            .ok_or_else(|| format!("its name {:?} is not in --peers", hello.name))
+        let is_news = theirs.as_of > ours.as_of;
+        let newer = if is_news { theirs } else { &ours };
+        let (is_here, is_there) =
+            (newer.nodes.contains_key(me), newer.nodes.contains_key(&hello.name));
+        // That this node was removed is news to it; that it was not added yet is none.
+        if is_news && (is_here || ours.is_agreed()) {
+            self.links.wish(LogWish::Roster(theirs.clone()));
+        }
+        for (name, is_in) in [(me, is_here), (&hello.name, is_there)] {
+            if !is_in {
+                let nodes = names(&newer.nodes);
+                return Err(format!(
+                    "{name:?} is no node of this group, which is {nodes}: \
+                     sessiond ctl add-node adds it"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

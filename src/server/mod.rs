@@ -16,6 +16,8 @@ mod frames;
 mod handshake;
 mod listener;
 mod lives;
+mod operators;
+mod roster;
 mod signals;
 mod views;
 
@@ -31,8 +33,9 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::runtime;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use courier::{Courier, Ends, Links, Waiter};
+use courier::{Courier, Links, Waiter};
 pub use ctl::ask;
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
@@ -43,6 +46,7 @@ use signals::Signals;
 use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
+use crate::replication::{LogWish, Roster};
 use crate::stats::Gauge;
 
 /// How a server is started.
@@ -69,10 +73,8 @@ pub struct PeerOptions {
     pub cluster: Box<str>,
     /// Where the others connect.
     pub listen: SocketAddr,
-    /// The others, by name, in the order of `node::Options::peers`.
-    pub addresses: Vec<SocketAddr>,
-    /// The names of those that vote on views.
-    pub voters: Vec<Box<str>>,
+    /// Links are not encrypted, and nobody has said that they may leave this machine all the same.
+    pub keeps_to_loopback: bool,
     /// Where this node keeps what it must not forget about its group.
     pub state_dir: Option<PathBuf>,
     /// This node only votes: it has no data and no clients.
@@ -204,7 +206,8 @@ impl Server {
         drop(context);
         let node = Arc::new(new_node(&options));
         node.set_credentials(credentials);
-        let (links, ends) = Links::new(&options.node.peers);
+        let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
+        let (links, wishes) = Links::new(seeds);
         let links = Arc::new(links);
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
@@ -217,7 +220,7 @@ impl Server {
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
+            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, wishes)?,
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
@@ -246,17 +249,14 @@ fn start_links(
     socket: TcpSocket,
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
-    ends: Ends,
+    wishes: UnboundedReceiver<LogWish>,
 ) -> Result<(), StartError> {
     let is_witness = peers.is_witness;
     let (sender, visitors) = data::visitors();
-    let group = data::Group {
-        peers: peers.clone(),
-        links: Arc::clone(&links),
-        queues: ends.data,
-        visitors,
-    };
-    let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
+    let (queues, of_peers) = unbounded_channel();
+    let group =
+        data::Group { peers: peers.clone(), links: Arc::clone(&links), queues: of_peers, visitors };
+    let of_data = Arc::clone(&node);
     let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
     // First, so that whoever is dialed from here finds this node's port open.
     control::start(setup)?;

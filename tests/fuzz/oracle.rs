@@ -51,7 +51,7 @@ impl Host<()> for Alone {
 fn node() -> (Node<()>, Now) {
     let options = Options {
         me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
-        peers: Vec::new(),
+        nodes: Default::default(),
         succeeds: Vec::new(),
         timing: sessiond::replication::Timing::default(),
         last_man_standing: true,

@@ -62,7 +62,7 @@ impl Store {
     fn new(seed: u64) -> Self {
         let options = Options {
             me: Member { name: "alone".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,

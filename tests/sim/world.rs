@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Outcome, Record};
 use sessiond::replication::message::LaneMessage;
-use sessiond::replication::{Incarnation, LogWish, Member, Message, Rules, Timing, View};
+use sessiond::replication::{Incarnation, LogWish, Member, Message, Place, Rules, Timing, View};
 use sessiond::settings::Settings;
 use sessiond::time::Now;
 
@@ -211,10 +211,9 @@ impl World {
             return;
         }
         let life = Incarnation(self.rng.random_range(1..u64::MAX));
-        let name = |slot: usize| -> Box<str> { format!("n{slot}").into() };
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
-            peers: (0..self.hosts).filter(|&other| other != slot).map(name).collect(),
+            nodes: (0..self.hosts).map(|host| (name(host), place(host))).collect(),
             succeeds: self.former[slot].clone(),
             timing: Timing::default(),
             last_man_standing: true,
@@ -327,7 +326,7 @@ impl World {
             return;
         };
         match wish {
-            LogWish::Dead(_) => {}
+            LogWish::Dead(_) | LogWish::Roster(_) => {}
             // Wishes of one node are carried out in their order.
             LogWish::FoundLine(view) if view.epoch <= self.alive[&life].node.view().epoch => {}
             LogWish::FoundLine(view) => {
@@ -805,6 +804,17 @@ impl World {
             eprintln!("{:9.3} ms  {}", self.now as f64 / 1000.0, what());
         }
     }
+}
+
+/// What a host is called.
+pub(crate) fn name(host: usize) -> Box<str> {
+    format!("n{host}").into()
+}
+
+/// Where nobody dials: links here know hosts by number.
+pub(crate) fn place(host: usize) -> Place {
+    let address = ([127, 0, 0, 1], host as u16 + 1).into();
+    Place { address, votes: true, is_given: false }
 }
 
 /// The process that an event happens to.

@@ -2,7 +2,7 @@
 
 use crate::node::Node;
 use crate::protocol::reply;
-use crate::replication::{Backlog, GroupStatus, Member};
+use crate::replication::{Backlog, GroupStatus, Member, Nodes, Place};
 use crate::time::Now;
 
 pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
@@ -14,6 +14,7 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     reply::stat(out, "epoch", view.epoch.0);
     reply::stat(out, "generation", view.generation.0);
     reply::stat(out, "line", view.line.number);
+    reply::stat(out, "nodes", places(&view.nodes));
     reply::stat(out, "members", names(&view.members));
     reply::stat(out, "learners", names(&view.learners));
     reply::stat(out, "absent", names(&view.absent));
@@ -45,7 +46,8 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
 
 /// `member`: answers for itself. `fenced`: can't prove that it is current, and asks the others.
 /// `isolated`: the same, but answers reads from its own copy, as `--isolated-reads stale` allows.
-/// `joining`: is being filled, and asks the others. `waiting`: is in no view.
+/// `joining`: is being filled, and asks the others. `removed`: an operator has removed it from the
+/// group. `waiting`: is in no view.
 fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
     let me = node.options.me.incarnation;
     match () {
@@ -53,12 +55,18 @@ fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
         () if status.is_isolated => "isolated",
         () if status.view.has_member(me) => "fenced",
         () if status.view.has_learner(me) => "joining",
+        () if status.is_removed => "removed",
         () => "waiting",
     }
 }
 
 fn names(list: &[Member]) -> String {
     list.iter().map(|member| &*member.name).collect::<Vec<_>>().join(",")
+}
+
+fn places(nodes: &Nodes) -> String {
+    let place = |(name, place): (&Box<str>, &Place)| format!("{name}={}", place.address);
+    nodes.iter().map(place).collect::<Vec<_>>().join(",")
 }
 
 fn backlog<W>(node: &Node<W>) -> Backlog {

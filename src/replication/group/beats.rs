@@ -14,38 +14,31 @@ impl<W> Group<W> {
         out: &mut O,
     ) -> Vec<Todo> {
         let (its_view, sent, echo) = (beat.view, beat.sent, beat.echo);
-        let its_time = beat.cluster;
         if !self.peers.hear(from, beat, &self.options.timing, now.local) {
             return Vec::new();
         }
         self.renew_lease();
+        self.note_left_out(from, its_view, now);
         let is_behind = its_view < (self.view.line, self.view.epoch);
         if is_behind {
-            self.announce(from, now, out);
+            self.announce(from, out);
         }
         // A first beat has heard nothing yet: it is answered at once, so that both know.
         if echo.is_none() && sent > Millis(0) {
             self.beat_to(from, now, out);
         }
-        let mut todo = self.follow_time(from, its_time, now);
+        let mut todo: Vec<Todo> = self.follow_time(from, now).into_iter().collect();
         todo.extend(self.review(now, out));
         todo
     }
 
-    /// Cluster time follows the decider's, slowly, so that it never stands still or goes back.
-    fn follow_time(&self, from: Incarnation, its_time: Millis, now: Now) -> Vec<Todo> {
-        if self.view.epoch == Epoch(0) || !self.view.has_member(from) {
-            return Vec::new();
+    /// Whoever is left out and says that it knows this view answers reads by no older one: when all
+    /// such have said so, nobody has to wait for the end of what they were promised.
+    fn note_left_out(&mut self, from: Incarnation, its_view: (Line, Epoch), now: Now) {
+        let knows = its_view.0 == self.view.line && its_view.1 >= self.view.epoch;
+        if knows && self.left_out.remove(&from) && self.left_out.is_empty() {
+            self.flush_due = self.flush_due.map(|due| due.min(now.local));
         }
-        let its_now = its_time.plus(self.peers.rtt_ms(from).unwrap_or_default() / 2);
-        if !self.is_member() {
-            return vec![Todo::TakeTime(its_now)];
-        }
-        let difference = its_now.0.cast_signed().wrapping_sub(now.cluster.0.cast_signed());
-        if self.decider(now) != Some(from) || difference == 0 {
-            return Vec::new();
-        }
-        vec![Todo::SlewTime(difference.signum())]
     }
 
     pub(super) fn beat_to_all<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
@@ -77,6 +70,7 @@ impl<W> Group<W> {
             up: self.up(now),
             filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
             flushes: self.open_flushes(),
+            is_seated: self.is_seated,
         };
         out.send(to, Message::Beat(beat));
     }
@@ -92,8 +86,7 @@ impl<W> Group<W> {
         open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
     }
 
-    fn announce<O: Outside<W>>(&self, to: Incarnation, now: Now, out: &mut O) {
-        let announcement = Announcement { view: self.view.clone(), cluster: now.cluster };
-        out.send(to, Message::View(announcement));
+    fn announce<O: Outside<W>>(&self, to: Incarnation, out: &mut O) {
+        out.send(to, Message::View(Box::new(self.view.clone())));
     }
 }

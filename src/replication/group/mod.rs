@@ -4,6 +4,8 @@
 //! propose to it, and what follows from what was agreed. Knows nothing of items or streams.
 
 mod beats;
+mod change;
+mod cluster_time;
 mod next;
 mod peers;
 mod solo;
@@ -12,14 +14,16 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::change::Wanted;
 use self::next::Proposals;
 use self::peers::Peers;
 use self::solo::Solo;
 pub use self::status::{GroupStatus, PeerStatus};
 use super::lane::Event;
 use super::lease::Lease;
-use super::message::{Announcement, Beat, FlushAll, Message};
-use super::view::{Incarnation, Member, View};
+use super::message::{Beat, FlushAll, Message};
+use super::nodes::{Nodes, Roster};
+use super::view::{Incarnation, Line, Member, View};
 use super::{LogWish, Outside, Rules};
 use crate::key::LANES;
 use crate::record::Outcome;
@@ -33,8 +37,8 @@ pub struct GroupOptions {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
-    /// The names of the other configured nodes.
-    pub peers: Vec<Box<str>>,
+    /// The nodes of a group that begins, this one included; empty for a node of its own.
+    pub nodes: Nodes,
     /// How long things take.
     pub timing: Timing,
     /// The epoch of a group that starts from nothing.
@@ -107,6 +111,10 @@ pub struct Group<W> {
     former: View,
     /// When lanes may tell what they have.
     flush_due: Option<Millis>,
+    /// Those who were promised something that this view breaks, and have not said that they know it.
+    left_out: BTreeSet<Incarnation>,
+    /// Whether the log counts this life among its voters.
+    is_seated: bool,
     /// Since when this node is a member; lanes that work in an older view don't count.
     member_since: Option<Epoch>,
     active: [Epoch; LANES],
@@ -114,6 +122,7 @@ pub struct Group<W> {
     /// Lanes of this node that count a learner, as bits, in the present epoch.
     counted: BTreeMap<Incarnation, u32>,
     proposals: Proposals,
+    wanted: Option<Wanted>,
     solo: Solo,
     flushes: Vec<Flush<W>>,
     flushes_asked: u64,
@@ -143,11 +152,14 @@ impl<W> Group<W> {
             view: View::default(),
             former: View::default(),
             flush_due: None,
+            left_out: BTreeSet::new(),
+            is_seated: false,
             member_since: None,
             active: [Epoch(0); LANES],
             settled: [Epoch(0); LANES],
             counted: BTreeMap::new(),
             proposals: Proposals::default(),
+            wanted: None,
             solo: Solo::default(),
             flushes: Vec::new(),
             flushes_asked: 0,
@@ -230,14 +242,7 @@ impl<W> Group<W> {
     ) -> Vec<Todo> {
         match message {
             Message::Beat(beat) => self.hear(from, beat, now, out),
-            Message::View(Announcement { view, cluster }) => {
-                let mut todo = Vec::new();
-                if !self.is_member() {
-                    todo.push(Todo::TakeTime(cluster));
-                }
-                todo.extend(self.agreed(view, now, out));
-                todo
-            }
+            Message::View(view) => self.agreed(*view, now, out),
             _ => Vec::new(),
         }
     }
@@ -297,6 +302,13 @@ impl<W> Group<W> {
         self.review(now, out)
     }
 
+    /// The log counts this life among its voters from now on, or no more.
+    pub fn set_seated<O: Outside<W>>(&mut self, is_seated: bool, now: Now, out: &mut O) {
+        if std::mem::replace(&mut self.is_seated, is_seated) != is_seated {
+            self.beat_to_all(now, out);
+        }
+    }
+
     /// A client of this node wants everything flushed, at once or at `at`.
     pub fn flush_all<O: Outside<W>>(
         &mut self,
@@ -314,7 +326,9 @@ impl<W> Group<W> {
 
     fn adopt(&mut self, view: View, now: Now) -> Vec<Todo> {
         let me = self.me();
+        self.left_out = self.promised_and_left_out(&view, now);
         let wait = self.grant_wait(&view, now);
+        let was_member = self.is_member();
         self.counted.clear();
         self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
@@ -329,7 +343,14 @@ impl<W> Group<W> {
         self.renew_lease();
         self.flush_due = Some(wait);
         self.grant_waits += u64::from(wait > now.local);
-        vec![Todo::Install(Box::new(self.view.clone()))]
+        let mut todo = vec![Todo::Install(Box::new(self.view.clone()))];
+        if !was_member && self.is_member() {
+            todo.extend(self.join_time(now));
+        }
+        if self.view.nodes != self.former.nodes {
+            todo.push(Todo::Log(LogWish::Roster(Roster::from(&self.view))));
+        }
+        todo
     }
 
     /// Until when somebody who is left out may answer reads on the strength of this node's promise.
@@ -340,15 +361,31 @@ impl<W> Group<W> {
         let mut dead = next.dead.clone();
         dead.push(self.me());
         let promised = self.peers.granted_to_others(&next.lives(), &dead).unwrap_or_default();
-        if next.is_founding() || self.view.epoch == Epoch(0) || next.keeps_half_of(&self.view) {
+        let has_no_past = next.is_founding() || self.view.epoch == Epoch(0);
+        let nobody_reads = self.left_out.is_empty();
+        if has_no_past || nobody_reads || !next.is_small_after(&self.view) {
             return promised.max(now.local);
         }
-        // Those left out could renew each other's leases until they hear of it: that ends too.
+        // Those left out may have promises of each other, and of the dead: these end too.
         now.local.plus(self.options.timing.grant_ms)
+    }
+
+    /// Who may answer reads on the strength of promises that end with this view.
+    fn promised_and_left_out(&self, next: &View, now: Now) -> BTreeSet<Incarnation> {
+        let former = self.view.unsettled.iter().flatten().copied().chain(self.view.lives());
+        let all = former.chain(self.peers.promised_after(now.local));
+        let may_read = |life: &Incarnation| {
+            *life != self.me() && !next.has_member(*life) && !next.dead.contains(life)
+        };
+        all.filter(may_read).collect()
     }
 
     fn renew_lease(&self) {
         let me = self.me();
+        if !self.is_member() {
+            // At once, and before anybody is told that this view is known here.
+            return self.lease.revoke();
+        }
         for view in [&self.former, &self.view] {
             if view.epoch > Epoch(0) {
                 let until = view

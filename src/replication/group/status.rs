@@ -7,6 +7,8 @@ use super::*;
 pub struct GroupStatus {
     /// The newest view.
     pub view: View,
+    /// Whether an operator has removed this node.
+    pub is_removed: bool,
     /// Milliseconds; `None` without a lease.
     pub lease_left_ms: Option<u64>,
     /// Whether reads are answered without one.
@@ -38,7 +40,8 @@ impl<W> Group<W> {
     /// For people.
     pub fn status(&self, now: Now) -> GroupStatus {
         let until = self.lease.until(self.view.epoch);
-        let peers = self.options.peers.iter().map(|name| {
+        let others = self.nodes().keys().filter(|name| **name != self.options.me.name);
+        let peers = others.map(|name| {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
             let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
             PeerStatus {
@@ -53,6 +56,7 @@ impl<W> Group<W> {
         });
         GroupStatus {
             view: self.view.clone(),
+            is_removed: self.is_removed(),
             lease_left_ms: (now.local < until).then(|| until.since(now.local)),
             is_isolated: self.solo.is_isolated,
             changes: self.changes.clone(),
