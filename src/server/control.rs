@@ -119,6 +119,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     }
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     control.reach_all();
+    spawn_local(Rc::clone(&control).compare_peers());
     Ok(())
 }
 

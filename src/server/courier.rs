@@ -147,6 +147,11 @@ impl Links {
         self.roster.borrow()
     }
 
+    /// The same, as it changes.
+    pub(crate) fn watch_roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
+    }
+
     /// The group consists of these.
     pub(crate) fn set_roster(&self, roster: Roster) {
         self.roster.send_replace(roster);

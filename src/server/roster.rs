@@ -14,6 +14,8 @@ use crate::replication::{Roster, names};
 /// A node that was removed is heard for so long: it has to learn of it, and its clients go on
 /// through the others meanwhile.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a node that has started may take to learn of the newest view.
+const LEARN: Duration = Duration::from_secs(1);
 
 impl Control {
     /// Begins to reach those of the command line, or of what has been learned since.
@@ -47,10 +49,6 @@ impl Control {
             return;
         }
         self.links.set_roster(roster.clone());
-        if !known.is_agreed() && !roster.names_same(&known) {
-            let (told, nodes) = (names(&known.nodes), names(&roster.nodes));
-            tracing::warn!(peers = told, nodes, "--peers is out of date: the group has changed");
-        }
         if roster.nodes == known.nodes {
             return;
         }
@@ -75,6 +73,22 @@ impl Control {
         sleep(FAREWELL).await;
         if !self.links.roster().nodes.contains_key(self.name(peer)) {
             self.let_go(peer);
+        }
+    }
+
+    /// The command line counts for a group that begins; later it only misleads its readers.
+    pub(super) async fn compare_peers(self: Rc<Self>) {
+        let mut known = self.links.watch_roster();
+        if known.wait_for(Roster::is_agreed).await.is_err() {
+            return;
+        }
+        // The log's file tells what there was, one view after the other, and others tell the rest.
+        sleep(LEARN).await;
+        let seeds = Roster { nodes: self.node.options().nodes.clone(), ..Roster::default() };
+        let roster = self.links.roster().clone();
+        if !roster.names_same(&seeds) {
+            let (peers, nodes) = (names(&seeds.nodes), names(&roster.nodes));
+            tracing::warn!(peers, nodes, "--peers is out of date: the group has changed");
         }
     }
 

@@ -79,7 +79,7 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
-        let slot = self.rng.random_range(0..self.hosts);
+        let slot = self.some_host();
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
         match fault {
             Fault::Crash => self.crash(slot, false),
@@ -133,6 +133,12 @@ impl World {
         }
     }
 
+    /// One that is of the group.
+    fn some_host(&mut self) -> usize {
+        let hosts: Vec<usize> = (0..self.hosts).filter(|&slot| self.belongs(slot)).collect();
+        hosts[self.rng.random_range(0..hosts.len())]
+    }
+
     fn heal_later(&mut self) {
         let long = self.rng.random_range(50 * MS..4 * SECOND);
         self.after(long, Event::Heal);
@@ -181,7 +187,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, victim: Incarnation, is_silent: bool) {
+    pub(crate) fn kill(&mut self, victim: Incarnation, is_silent: bool) {
         let Some(process) = self.alive.remove(&victim) else {
             return;
         };

@@ -33,6 +33,8 @@ summary! {
     crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.
     views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
+    /// Changes of the nodes, those of living ones, and those that would leave too few.
+    nodes_added, nodes_removed, nodes_replaced, removed_alive, changes_refused,
     /// Commands that clients waited for longer than a second.
     held,
 }

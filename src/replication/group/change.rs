@@ -48,8 +48,14 @@ impl<W> Group<W> {
         if !nodes::has_majority(&self.view.nodes, is_up) {
             return Err("no majority of the nodes can be reached from here".into());
         }
-        if !nodes::has_majority(&after, |name| self.view.has_node(name) && is_up(name)) {
-            return Err("those that stay would be without a majority: too few of them can be reached from here".into());
+        // Whoever comes has no vote before it is there.
+        let mut staying = after.clone();
+        staying.retain(|name, _| self.view.has_node(name));
+        if !nodes::has_majority(&staying, is_up) {
+            return Err(
+                "those that stay would be without a majority: too few of them can be reached"
+                    .into(),
+            );
         }
         let stays = |member: &Member| after.contains_key(&member.name);
         if !self.view.members.iter().any(stays) {
