@@ -136,7 +136,8 @@ pub(super) struct Flags {
     /// Where the other nodes connect.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Group")]
     pub(super) peer_listen: Option<String>,
-    /// Every node of the group; this one may be among them.
+    /// Every node of the group; this one may be among them. Counts when the group begins; `sessiond
+    /// ctl` changes it later.
     #[arg(long, value_name = "NAME=HOST:PORT,...", help_heading = "Group")]
     pub(super) peers: Option<String>,
     /// Allow unencrypted links to peers that are not on this machine.

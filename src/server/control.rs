@@ -24,7 +24,7 @@ use super::courier::{Courier, Letter, Links, Waiter};
 use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink};
+use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
@@ -34,9 +34,8 @@ use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer. The first one after a connection's end is made at once,
-/// and the next ones soon: the port of a process that is just dying resets before it refuses.
-const REDIAL_MS: u64 = 100;
+/// The first attempts after a connection's end come soon: the port of a process that is just dying
+/// resets before it refuses.
 const REDIAL_MIN_MS: u64 = 3;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
@@ -90,6 +89,7 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
         greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
         queues,
+        refusal_told: RefCell::default(),
         keeps_to_loopback: peers.keeps_to_loopback,
         connections: Cell::new(0),
         is_witness,
@@ -133,6 +133,8 @@ pub(super) struct Control {
     pub(super) log: Log,
     peers: RefCell<Vec<Rc<Peer>>>,
     pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    /// Why somebody was refused last.
+    refusal_told: RefCell<String>,
     /// Nothing is sent off this machine.
     pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
@@ -257,6 +259,9 @@ impl Control {
                     self.update(peer);
                 }
                 Err(error) => {
+                    if matches!(error, NoLink::Refused(_)) {
+                        redial_ms = error.pause_ms();
+                    }
                     if matches!(error, NoLink::Nobody) {
                         self.refused(peer, &mut courier);
                     }
@@ -348,6 +353,14 @@ impl Control {
         }
     }
 
+    /// Once per reason: who is refused comes back every second.
+    fn tell_refusal(&self, address: SocketAddr, reason: &str) {
+        if *self.refusal_told.borrow() != *reason {
+            tracing::warn!(%address, reason, "peer refused");
+            self.refusal_told.replace(reason.into());
+        }
+    }
+
     async fn welcome(
         self: Rc<Self>,
         mut stream: TcpStream,
@@ -357,7 +370,7 @@ impl Control {
         let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
             Ok(heard) => heard,
             Err(error) => {
-                tracing::warn!(%address, reason = %error, "peer refused");
+                self.tell_refusal(address, &error.to_string());
                 return;
             }
         };

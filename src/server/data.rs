@@ -22,7 +22,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 use super::control::until_wanted;
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink};
+use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
@@ -31,8 +31,6 @@ use crate::replication::{Hello, Incarnation};
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
-const REDIAL_MS: u64 = 100;
 /// What has come over is told at least this often, if there was nothing to tell it with...
 const TELL: Duration = Duration::from_millis(50);
 /// ... and this often when nothing has, so that the peer knows that the connection lives.
@@ -328,7 +326,7 @@ impl Dialer {
         let mut told = String::new();
         loop {
             let address = self.until_wanted().await;
-            let since = clock::local();
+            let (since, mut pause_ms) = (clock::local(), REDIAL_MS);
             let position = data.peer(self.peer).outbox.borrow().position();
             let purpose = Purpose::Data(position);
             let dial = handshake::dial(address, self.peer, &data.greeting, purpose);
@@ -347,6 +345,7 @@ impl Dialer {
                 // The control link says so already.
                 Err(NoLink::Nobody) => {}
                 Err(error) => {
+                    pause_ms = error.pause_ms();
                     let reason = error.to_string();
                     if reason != told {
                         tracing::info!(peer = data.name(self.peer), reason, "no link of data");
@@ -354,7 +353,7 @@ impl Dialer {
                     }
                 }
             }
-            let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+            let pause_ms = pause_ms.saturating_sub(clock::local().since(since));
             if pause_ms > 0 {
                 let peer = self.peer;
                 let pause = async {

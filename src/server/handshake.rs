@@ -20,6 +20,11 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
 /// A connection ends when what was sent is not acknowledged by the other host for so long; without
 /// it, the kernel goes on trying for minutes.
 const UNHEARD_MAX_MS: u32 = 2000;
+/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+pub(super) const REDIAL_MS: u64 = 100;
+/// The same where somebody is there who does not want it: a node that was removed, or not added yet.
+/// When there is news, it is dialed from there.
+const UNWANTED_MS: u64 = 1000;
 /// The longest frame before the peer is known.
 const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
@@ -53,6 +58,13 @@ impl std::fmt::Display for NoLink {
             Self::NotAPeer(why) => write!(f, "{why}"),
             Self::Refused(why) => write!(f, "refused by the peer: {why}"),
         }
+    }
+}
+
+impl NoLink {
+    /// When to try again.
+    pub(super) fn pause_ms(&self) -> u64 {
+        if matches!(self, Self::Refused(_)) { UNWANTED_MS } else { REDIAL_MS }
     }
 }
 
@@ -122,8 +134,10 @@ impl Greeting {
         let newer = if is_news { theirs } else { &ours };
         let (is_here, is_there) =
             (newer.nodes.contains_key(me), newer.nodes.contains_key(&hello.name));
-        // That this node was removed is news to it; that it was not added yet is none.
-        if is_news && (is_here || ours.is_agreed()) {
+        // That this node was removed is news, from one that was with it; that it was not added yet
+        // is none.
+        let was_with = ours.is_agreed() && ours.nodes.contains_key(&hello.name);
+        if is_news && (is_here || was_with) {
             self.links.wish(LogWish::Roster(theirs.clone()));
         }
         for (name, is_in) in [(me, is_here), (&hello.name, is_there)] {

@@ -161,6 +161,22 @@ def test_a_restarted_node_knows_the_group_though_its_peers_are_old():
             assert state(n2) != "member"
 
 
+def test_whoever_is_a_member_again_has_its_vote():
+    with ready(new_group()) as nodes:
+        until_whole(nodes)
+        for back, victim in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
+            back.kill9()
+            # Without the file it is another voter.
+            os.remove(os.path.join(back.state_directory(), "membership"))
+            back.restart()
+            victim.kill9()
+            third = next(node for node in nodes if node not in (back, victim))
+            put(third, b"from the third")
+            put(back, b"from the one that is back")
+            victim.restart()
+            until_whole(nodes)
+
+
 def test_a_group_begins_with_one_and_grows():
     with ready(new_group(names=("n1",))) as (n1,):
         put(n1, b"first")
