@@ -46,7 +46,7 @@ impl Single {
     fn new(memory: usize) -> Self {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,

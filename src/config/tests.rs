@@ -10,7 +10,7 @@ fn launch(line: &str) -> Result<Launch, String> {
     match parse(line.split_whitespace().map(OsString::from), [1, 2])? {
         Command::Run(launch) => Ok(*launch),
         Command::Print(text) => Err(text),
-        Command::Tell { line, .. } => Err(line.into()),
+        Command::Tell { line, .. } => Err(line),
     }
 }
 
@@ -141,6 +141,18 @@ fn a_witness_votes_and_has_no_clients() {
     assert!(server.node.nodes.values().all(|place| place.votes));
     assert!(options("--tie-breaker b").unwrap_err().contains("--tie-breaker"));
     assert!(launch("sessiond --witness").unwrap_err().contains("--peers"));
+}
+
+#[test]
+fn how_operators_change_the_nodes() {
+    let said = |order: &str| launch(&format!("sessiond ctl --state-dir /d {order}")).unwrap_err();
+    assert_eq!(said("add-node d=127.0.0.1:7"), "add-node\td\t127.0.0.1:7");
+    assert_eq!(said("remove-node d"), "remove-node\td");
+    assert_eq!(said("replace-node c d=[::1]:7"), "replace-node\tc\td\t[::1]:7");
+    assert_eq!(said("replace-node c=127.0.0.1:7"), "replace-node\tc\tc\t127.0.0.1:7");
+    assert!(said("add-node d").contains("expected NAME=HOST:PORT"));
+    assert!(said("add-node d=nowhere").contains("expected HOST:PORT"));
+    assert!(said("replace-node c d").contains("expected NAME=HOST:PORT"));
 }
 
 #[test]

@@ -267,7 +267,6 @@ impl std::fmt::Display for BadFrame {
 
 /// What the start of a buffer holds.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is returned")]
 pub enum Frame {
     /// A message, and the bytes that it took.
     Message(usize, Message),

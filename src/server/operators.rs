@@ -66,8 +66,8 @@ impl Control {
     /// Whether nobody votes who should not, as far as known here.
     fn is_agreed_by_log(&self, nodes: &Nodes) -> bool {
         let log = self.log.membership().status();
-        let votes = |name: &Box<str>| nodes.get(name).is_some_and(|place| place.votes);
-        !log.is_changing && log.voters.iter().all(votes)
+        let votes = |name: &str| nodes.get(name).is_some_and(|place| place.votes);
+        !log.is_changing && log.voters.iter().all(|name| votes(name))
     }
 
     async fn outcome(&self, change: &NodesChange, after: &Nodes) -> String {

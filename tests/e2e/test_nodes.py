@@ -161,6 +161,11 @@ def test_a_restarted_node_knows_the_group_though_its_peers_are_old():
             assert state(n2) != "member"
 
 
+def status_of_member(node):
+    status = set(ctl(node, "status").stdout.splitlines())
+    return status if "state member" in status else None
+
+
 def test_whoever_is_a_member_again_has_its_vote():
     with ready(new_group()) as nodes:
         until_whole(nodes)
@@ -168,7 +173,9 @@ def test_whoever_is_a_member_again_has_its_vote():
             back.kill9()
             # Without the file it is another voter.
             os.remove(os.path.join(back.state_directory(), "membership"))
-            back.restart()
+            back.start()
+            status = wait_until(lambda back=back: status_of_member(back), "a member again")
+            assert {"log_role follower", "log_changing 0", "log_voters n1,n2,n3"} <= status
             victim.kill9()
             third = next(node for node in nodes if node not in (back, victim))
             put(third, b"from the third")

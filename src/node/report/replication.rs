@@ -2,7 +2,7 @@
 
 use crate::node::Node;
 use crate::protocol::reply;
-use crate::replication::{Backlog, GroupStatus, Member, Nodes, Place};
+use crate::replication::{Backlog, GroupStatus, Member, Nodes};
 use crate::time::Now;
 
 pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
@@ -65,8 +65,8 @@ fn names(list: &[Member]) -> String {
 }
 
 fn places(nodes: &Nodes) -> String {
-    let place = |(name, place): (&Box<str>, &Place)| format!("{name}={}", place.address);
-    nodes.iter().map(place).collect::<Vec<_>>().join(",")
+    let places = nodes.iter().map(|(name, place)| format!("{name}={}", place.address));
+    places.collect::<Vec<_>>().join(",")
 }
 
 fn backlog<W>(node: &Node<W>) -> Backlog {
