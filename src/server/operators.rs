@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep};
 
 use super::clock;
 use super::control::Control;
@@ -12,7 +12,7 @@ use crate::time::Now;
 /// How often it is looked whether what an operator wants has come about.
 const LOOK: Duration = Duration::from_millis(20);
 /// A vote is taken away by then, if it can be.
-const VOTE_MAX: Duration = Duration::from_secs(10);
+const VOTE_MAX_MS: u64 = 10_000;
 
 impl Control {
     /// One line of an operator; returns what to answer, or why not.
@@ -91,9 +91,10 @@ impl Control {
             };
             return came(name);
         };
-        let since = Instant::now();
+        let since = clock::local();
         let am_gone = *gone == *self.node.options().me.name;
-        while !am_gone && !self.is_agreed_by_log(after) && since.elapsed() < VOTE_MAX {
+        while !am_gone && !self.is_agreed_by_log(after) && clock::local().since(since) < VOTE_MAX_MS
+        {
             sleep(LOOK).await;
         }
         let mut told = format!("{gone} is no node of the group any more: {nodes}\n");
