@@ -31,9 +31,8 @@ summary! {
     checked_operations, checked_keys,
     /// Messages.
     forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
-    /// Of learners: comparisons with an owner; what was equal, had to go, or could not be changed
-    /// before it was compared; slots that owners sent.
-    digest_rounds, equal_slots, dropped_by_learners, unsure_changes, sent_slots,
+    /// Of learners: comparisons with an owner, what was equal, what had to go; slots that owners sent.
+    digest_rounds, equal_slots, dropped_by_learners, sent_slots,
     /// Where memory is short.
     evictions, lost_by_members,
     /// Faults.
@@ -50,12 +49,11 @@ impl Summary {
     /// The life of a node is over, or the run.
     pub(crate) fn note_end<W>(&mut self, node: &Node<W>) {
         self.grant_waits += node.group_status(Now::default()).grant_waits;
-        let SyncFigures { rounds, slots_equal, items_dropped, items_unsure, slots_sent, .. } =
+        let SyncFigures { rounds, slots_equal, items_dropped, slots_sent, .. } =
             node.sync_figures();
         self.digest_rounds += rounds;
         self.equal_slots += slots_equal;
         self.dropped_by_learners += items_dropped;
-        self.unsure_changes += items_unsure;
         self.sent_slots += slots_sent;
     }
 }
