@@ -172,9 +172,8 @@ struct Supervisor {
 struct Server {
     child: Child,
     since: Instant,
-    /// It says there, with one letter, that it serves.
-    news: UnixStream,
-    serves: bool,
+    /// It says there, with one letter, that it serves; nothing is expected after that.
+    news: Option<UnixStream>,
 }
 
 impl Supervisor {
@@ -206,8 +205,8 @@ impl Supervisor {
     /// Until a signal comes, a server that is waited for serves, or something is due.
     fn sleep(&self, signals: &SignalFd) -> nix::Result<()> {
         let mut sources = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(server) = self.server.as_ref().filter(|server| !server.serves) {
-            sources.push(PollFd::new(server.news.as_fd(), PollFlags::POLLIN));
+        if let Some(news) = self.server.as_ref().and_then(|server| server.news.as_ref()) {
+            sources.push(PollFd::new(news.as_fd(), PollFlags::POLLIN));
         }
         poll(&mut sources, self.patience()).map(drop)
     }
@@ -263,7 +262,7 @@ impl Supervisor {
             Ok(child) => {
                 tracing::info!(pid = child.id(), "server started");
                 let since = Instant::now();
-                self.server = Some(Server { child, since, news, serves: false });
+                self.server = Some(Server { child, since, news: Some(news) });
             }
             Err(error) if !self.has_served => {
                 return Err(Failure::System("start the server", error));
@@ -355,6 +354,9 @@ impl Supervisor {
             self.probation_ends = None;
             self.is_upgrading = true;
             self.replace();
+        } else {
+            // It is what is started next.
+            self.is_back = false;
         }
     }
 
@@ -375,18 +377,21 @@ impl Supervisor {
 
     /// Notices that the server serves.
     fn hear_server(&mut self) {
-        let Some(server) = self.server.as_mut().filter(|server| !server.serves) else {
+        let Some(server) = &mut self.server else {
             return;
         };
         let mut letter = [0; 1];
-        // Its end is noticed by its signal.
-        if matches!((&server.news).read(&mut letter), Ok(1)) {
-            server.serves = true;
-            self.has_served = true;
-            if self.probation_ends.take().is_some() {
-                tracing::info!(pid = server.child.id(), "upgraded: the new program serves");
-                self.former = None;
-            }
+        match server.news.as_ref().map(|mut news| news.read(&mut letter)) {
+            Some(Ok(1)) => {}
+            // It will not say anything any more; its end is noticed by its signal.
+            Some(Ok(_)) => return server.news = None,
+            Some(Err(_)) | None => return,
+        }
+        server.news = None;
+        self.has_served = true;
+        if self.probation_ends.take().is_some() {
+            tracing::info!(pid = server.child.id(), "upgraded: the new program serves");
+            self.former = None;
         }
     }
 
@@ -428,7 +433,8 @@ impl Supervisor {
         }
         if self.is_stopping {
             return Some(
-                code.filter(|&code| code != 0).map_or(Ok(()), |code| Err(Failure::Child(code))),
+                code.filter(|&code| code != 0 && code != self.options.again)
+                    .map_or(Ok(()), |code| Err(Failure::Child(code))),
             );
         }
         let was_told = std::mem::take(&mut self.is_replacing) || code == Some(self.options.again);
