@@ -70,7 +70,8 @@ pub struct View {
 }
 
 /// The causes that this version gives.
-pub const CAUSES: [&str; 11] = [
+pub const CAUSES: [&str; 15] = [
+    "add-node",
     "admission",
     "cold start",
     "death",
@@ -80,6 +81,9 @@ pub const CAUSES: [&str; 11] = [
     "join",
     "last man standing",
     "learner left",
+    "leave",
+    "remove-node",
+    "replace-node",
     "silence",
     "stuck",
 ];

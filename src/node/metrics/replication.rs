@@ -12,6 +12,7 @@ pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
     view(standing, now, out);
     commands(standing, out);
     waits(standing, out);
+    sync(standing, out);
     for peer in [up, far, behind] {
         peer(standing, out);
     }
@@ -98,6 +99,27 @@ fn waits(standing: &Standing<'_>, out: &mut Exposition) {
     out.histogram("sessiond_read_wait_seconds", help, reads);
     out.gauge("sessiond_read_wait_max_seconds", "The longest of these.")
         .value(seconds(reads.max_us));
+}
+
+/// What filling nodes that join has come to, as one of them and as an owner.
+fn sync(standing: &Standing<'_>, out: &mut Exposition) {
+    let figures = &standing.sync;
+    let help = "Times that what an owner holds was compared with what is here, as a learner.";
+    out.counter("sessiond_sync_rounds_total", help).value(figures.rounds);
+    let help = "Slots compared, and of these equal, as a learner; and sent, as an owner.";
+    let mut slots = out.counter("sessiond_sync_slots_total", help);
+    slots.labelled(&[("slots", "compared")], figures.slots_compared);
+    slots.labelled(&[("slots", "equal")], figures.slots_equal);
+    slots.labelled(&[("slots", "sent")], figures.slots_sent);
+    let help = "Items sent as an owner; received, dropped, and dropped in doubt, as a learner.";
+    let mut items = out.counter("sessiond_sync_items_total", help);
+    items.labelled(&[("items", "sent")], figures.items_sent);
+    items.labelled(&[("items", "received")], figures.items_received);
+    items.labelled(&[("items", "dropped")], figures.items_dropped);
+    items.labelled(&[("items", "unsure")], figures.items_unsure);
+    let mut bytes = out.counter("sessiond_sync_bytes_total", "Keys and values of these items.");
+    bytes.labelled(&[("direction", "sent")], figures.bytes_sent);
+    bytes.labelled(&[("direction", "received")], figures.bytes_received);
 }
 
 fn up(standing: &Standing<'_>, out: &mut Exposition) {
