@@ -110,9 +110,11 @@ fn a_group_consists_of_its_peers_and_the_node_itself() {
     let options = launch(&format!("sessiond {GROUP} {PEERS}")).unwrap().server;
     let nodes = options.node.nodes;
     assert_eq!(nodes.keys().map(|name| &**name).collect::<String>(), "abc");
-    assert_eq!(nodes["a"].address, options.peers.unwrap().listen, "nobody has said otherwise");
+    assert_eq!(nodes["a"].address.port(), 1, "its own entry");
+    let two = launch(&format!("sessiond {GROUP} --peers b=127.0.0.1:2")).unwrap().server;
+    assert_eq!(two.node.nodes["a"].address, two.peers.unwrap().listen, "it has none");
     let alone = launch(&format!("sessiond {GROUP} --peers a=127.0.0.1:7")).unwrap().server;
-    assert_eq!(alone.node.nodes["a"].address.port(), 7, "a group may begin with one");
+    assert_eq!(alone.node.nodes.len(), 1, "a group may begin with one");
 }
 
 #[test]
