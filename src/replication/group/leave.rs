@@ -48,4 +48,18 @@ impl<W> Group<W> {
             self.announce(life, out);
         }
     }
+
+    /// Whoever ends in order may have said that it knows this view before this node did, and may be
+    /// gone a moment later: it relies on nothing, and is not waited for.
+    pub(super) fn hear_goodbyes(&mut self, now: Now) {
+        if self.left_out.is_empty() || self.flush_due.is_none_or(|due| due <= now.local) {
+            return;
+        }
+        let Self { peers, view, left_out, flush_due, .. } = self;
+        let knows = |beat: &Beat| beat.view == (view.line, view.epoch);
+        left_out.retain(|&life| !peers.is_dead(life) && !peers.beat(life).is_some_and(knows));
+        if left_out.is_empty() {
+            *flush_due = Some(now.local);
+        }
+    }
 }

@@ -409,6 +409,7 @@ impl<W> Group<W> {
     /// Everything that may follow from what has happened.
     fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         self.answer_flushes(out);
+        self.hear_goodbyes(now);
         let mut todo = Vec::new();
         // Said until it is done: another thread may be about to install this very view.
         let is_due = self.flush_due.is_some_and(|due| due <= now.local);

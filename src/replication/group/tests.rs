@@ -697,3 +697,30 @@ fn a_view_without_a_pause_is_no_fence() {
     table.tick(150);
     assert_eq!(table.group.status(at(150)).fences, 0);
 }
+
+/// n1, and the view in which n3 has been left out, as it wanted; n1 has promised it something.
+fn about_to_lose_n3() -> (Table, View, Beat) {
+    let mut table = Table::at_work(&[2, 3]);
+    let leaving = Beat { leaving: true, ..table.beat(3, 100) };
+    table.says(3, leaving.clone(), 100);
+    let view = table.proposed().unwrap();
+    (table, view, leaving)
+}
+
+#[test]
+fn a_goodbye_that_comes_before_its_view_counts() {
+    let (mut table, view, leaving) = about_to_lose_n3();
+    let goodbye = Beat { view: (view.line, view.epoch), ..leaving };
+    table.says(3, goodbye, 105);
+    table.todo = table.group.agreed(view, at(110), &mut Unheard);
+    assert!(table.flushes_at(111));
+}
+
+#[test]
+fn the_death_of_whoever_is_left_out_ends_the_wait_for_it() {
+    let (mut table, view, _) = about_to_lose_n3();
+    table.todo = table.group.agreed(view, at(110), &mut Unheard);
+    assert!(!table.flushes_at(120), "it has been promised something");
+    table.group.refused("n3", true, at(130), &mut Unheard);
+    assert!(table.flushes_at(131));
+}
