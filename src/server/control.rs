@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -25,8 +25,9 @@ use super::ctl;
 use super::data::Visitor;
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
+use super::net::{Net, Stream, Tcp};
 use super::views::{self, Log};
-use super::{PeerOptions, StartError, clock, new_runtime};
+use super::{PeerOptions, StartError, new_runtime};
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
@@ -42,25 +43,30 @@ const REDIAL_MIN_MS: u64 = 3;
 const TICK_MAX_MS: u64 = 25;
 
 /// What the thread needs.
-pub(super) struct Setup {
+pub(super) struct Setup<N: Net> {
+    pub(super) net: N,
     pub(super) peers: PeerOptions,
-    pub(super) socket: TcpSocket,
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
     pub(super) queues: Vec<UnboundedReceiver<Letter>>,
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
-    pub(super) visitors: UnboundedSender<Visitor>,
+    pub(super) visitors: UnboundedSender<Visitor<N::Stream>>,
 }
 
 /// Starts the thread; returns when this node's part in the log of views works.
-pub(super) fn start(setup: Setup) -> Result<(), StartError> {
+pub(super) fn start(socket: TcpSocket, setup: Setup<Tcp>) -> Result<(), StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
         LocalSet::new().block_on(&runtime, async move {
-            match begin(setup).await {
-                Ok(()) => {
+            let address = setup.peers.listen;
+            let begun = match socket.listen(BACKLOG) {
+                Ok(listener) => begin(listener, setup).await,
+                Err(error) => Err(StartError::Bind(address, error)),
+            };
+            match begun {
+                Ok(_) => {
                     let _ = report.send(Ok(()));
                     std::future::pending::<()>().await;
                 }
@@ -78,15 +84,17 @@ pub(super) fn start(setup: Setup) -> Result<(), StartError> {
     })
 }
 
-async fn begin(setup: Setup) -> Result<(), StartError> {
-    let Setup { peers, socket, node, links, queues, wishes, visitors } = setup;
-    let address = peers.listen;
-    let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
+/// Starts all tasks of the control links, on the present `LocalSet`.
+pub(super) async fn begin<N: Net>(
+    listener: N::Listener,
+    setup: Setup<N>,
+) -> Result<Rc<Control<N>>, StartError> {
+    let Setup { net, peers, node, links, queues, wishes, visitors } = setup;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
     let is_witness = peers.is_witness;
     let control = Rc::new(Control {
-        greeting: Greeting::new(&peers, Arc::clone(&node)),
+        greeting: Greeting::new(net, &peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
         connections: Cell::new(0),
         is_witness,
@@ -114,14 +122,14 @@ async fn begin(setup: Setup) -> Result<(), StartError> {
     for (peer, queue) in queues.into_iter().enumerate() {
         spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
     }
-    Ok(())
+    Ok(control)
 }
 
 /// What the tasks of the thread share.
-struct Control {
+pub(super) struct Control<N: Net> {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
-    greeting: Greeting,
+    greeting: Greeting<N>,
     /// This node only votes: the node, which has the items and the group, is told nothing.
     is_witness: bool,
     log: Log,
@@ -142,7 +150,7 @@ struct Peer {
     is_up: Cell<bool>,
 }
 
-impl Control {
+impl<N: Net> Control<N> {
     fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
@@ -158,7 +166,7 @@ impl Control {
         let mut courier = self.courier();
         loop {
             tick.tick().await;
-            self.node.tick_group(clock::now(&self.node), &mut courier);
+            self.node.tick_group(self.links.now(&self.node), &mut courier);
         }
     }
 
@@ -188,7 +196,7 @@ impl Control {
         if self.is_witness {
             return;
         }
-        let now = clock::now(&self.node);
+        let now = self.links.now(&self.node);
         if hello.is_witness {
             return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
         }
@@ -198,8 +206,8 @@ impl Control {
 
     // What operators say.
 
-    fn obey(&self, line: &str) -> Result<String, String> {
-        let now = clock::now(&self.node);
+    pub(super) fn obey(&self, line: &str) -> Result<String, String> {
+        let now = self.links.now(&self.node);
         match line {
             "status" => Ok(self.status(now)),
             "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
@@ -246,7 +254,7 @@ impl Control {
         let mut told = String::new();
         let mut redial_ms = REDIAL_MIN_MS;
         loop {
-            let since = clock::local();
+            let since = self.links.local();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -284,7 +292,7 @@ impl Control {
         let ended = self.peers[peer].ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
         if !self.is_witness {
-            self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+            self.node.refused(self.name(peer), has_ended, self.links.now(&self.node), courier);
         } else if has_ended {
             self.log.membership().peer_dead(self.name(peer));
         }
@@ -292,7 +300,7 @@ impl Control {
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
     async fn pause(&self, peer: usize, since: Millis, redial_ms: u64) {
-        let pause_ms = redial_ms.saturating_sub(clock::local().since(since));
+        let pause_ms = redial_ms.saturating_sub(self.links.local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
@@ -305,7 +313,7 @@ impl Control {
     async fn talk(
         &self,
         peer: usize,
-        mut stream: TcpStream,
+        mut stream: N::Stream,
         life: Incarnation,
         queue: &mut UnboundedReceiver<Letter>,
     ) -> End {
@@ -339,9 +347,13 @@ impl Control {
 
     // The connection that the peer dials.
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, visitors: UnboundedSender<Visitor>) {
+    async fn accept(
+        self: Rc<Self>,
+        listener: N::Listener,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
+    ) {
         loop {
-            match listener.accept().await {
+            match self.greeting.net.accept(&listener).await {
                 Ok((stream, address)) => {
                     spawn_local(Rc::clone(&self).welcome(stream, address, visitors.clone()));
                 }
@@ -355,9 +367,9 @@ impl Control {
 
     async fn welcome(
         self: Rc<Self>,
-        mut stream: TcpStream,
+        mut stream: N::Stream,
         address: SocketAddr,
-        visitors: UnboundedSender<Visitor>,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
     ) {
         let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
             Ok(heard) => heard,
@@ -372,8 +384,8 @@ impl Control {
                 return;
             }
             self.links.meet(peer, hello.incarnation);
-            match stream.into_std() {
-                Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
+            match stream.leave() {
+                Ok(()) => drop(visitors.send(Visitor { peer, hello, position, stream })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
             }
             return;
@@ -390,7 +402,7 @@ impl Control {
     }
 
     /// Listens until the connection ends, is silent for too long, or says something wrong.
-    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: TcpStream) {
+    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: N::Stream) {
         let (life, mut courier) = (hello.incarnation, self.courier());
         let connection = self.connections.get() + 1;
         self.connections.set(connection);
@@ -436,7 +448,7 @@ impl Control {
                 Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
                 Message::Beat(_) | Message::View(_) if self.is_witness => {}
                 Message::Beat(_) | Message::View(_) => {
-                    let now = clock::now(&self.node);
+                    let now = self.links.now(&self.node);
                     let heard = self.node.receive(life, message, now, courier);
                     heard.map_err(|violation| End::Wrong(violation.0))?;
                 }

@@ -9,23 +9,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot};
 
-use super::clock;
-use crate::node::Host;
+use super::clock::Clock;
+use crate::node::{Host, Node};
 use crate::record::Outcome;
 use crate::replication::{Incarnation, LogWish, Message, Outside};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 
 /// How a client's task learns the outcome of its command.
-pub(crate) type Waiter = oneshot::Sender<Outcome>;
+pub type Waiter = oneshot::Sender<Outcome>;
 
 /// What waits to be sent, and to which life of the peer.
 pub(crate) type Letter = (Incarnation, Message);
 
-/// The queues to all configured peers, and to the log of views.
+/// The queues to all configured peers, and to the log of views; and the time.
 #[derive(Debug)]
 pub(crate) struct Links {
     peers: Vec<Link>,
     log: UnboundedSender<LogWish>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub(crate) struct Ends {
 
 impl Links {
     /// Queues to the peers of these names, none of which was met.
-    pub(crate) fn new(names: &[Box<str>]) -> (Self, Ends) {
+    pub(crate) fn new(names: &[Box<str>], clock: Clock) -> (Self, Ends) {
         let (log, wishes) = mpsc::unbounded_channel();
         let (mut control, mut data) = (Vec::new(), Vec::new());
         let way = |ends: &mut Vec<UnboundedReceiver<Letter>>| {
@@ -76,7 +77,17 @@ impl Links {
                 data,
             });
         }
-        (Self { peers, log }, Ends { control, data, wishes })
+        (Self { peers, log, clock }, Ends { control, data, wishes })
+    }
+
+    /// The time on this node.
+    pub(crate) fn local(&self) -> Millis {
+        (self.clock.local)()
+    }
+
+    /// The present instant, as the node sees it.
+    pub(crate) fn now<W>(&self, node: &Node<W>) -> Now {
+        node.now(self.local(), (self.clock.wall_s)())
     }
 
     /// A connection shows that this is the present life of that peer.
@@ -141,7 +152,7 @@ impl Links {
 
 /// The outside of a node, as one task sees it.
 #[derive(Debug)]
-pub(crate) struct Courier {
+pub struct Courier {
     links: Arc<Links>,
     waiting: Option<oneshot::Receiver<Outcome>>,
 }
@@ -153,7 +164,7 @@ impl Courier {
     }
 
     /// Where the outcome of the pending command will arrive.
-    pub(crate) fn take_waiting(&mut self) -> Option<oneshot::Receiver<Outcome>> {
+    pub fn take_waiting(&mut self) -> Option<oneshot::Receiver<Outcome>> {
         self.waiting.take()
     }
 }
@@ -178,7 +189,7 @@ impl Outside<Waiter> for Courier {
     }
 
     fn local_time(&self) -> Millis {
-        clock::local()
+        self.links.local()
     }
 }
 

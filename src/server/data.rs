@@ -7,13 +7,12 @@
 //! time.
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpStream as PlainTcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -22,11 +21,13 @@ use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
 use super::handshake::{self, Greeting, NoLink};
+use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
 use crate::replication::message::{self, Message, Purpose, Received};
 use crate::replication::{Hello, Incarnation};
+use crate::time::Millis;
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
@@ -45,28 +46,29 @@ const WAITING_BYTES: usize = 64 << 20;
 const WAITING_ITEMS: usize = 16;
 
 /// A connection that was accepted on the thread of the control links.
-pub(super) struct Visitor {
+pub(super) struct Visitor<S> {
     pub(super) peer: usize,
     pub(super) hello: Hello,
     pub(super) position: Received,
-    pub(super) stream: PlainTcpStream,
+    pub(super) stream: S,
 }
 
 /// What the thread needs beside the node.
-pub(super) struct Group {
+pub(super) struct Group<N: Net> {
+    pub(super) net: N,
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
     pub(super) queues: Vec<UnboundedReceiver<Letter>>,
-    pub(super) visitors: UnboundedReceiver<Visitor>,
+    pub(super) visitors: UnboundedReceiver<Visitor<N::Stream>>,
 }
 
 /// Where accepted connections are passed on.
-pub(super) fn visitors() -> (UnboundedSender<Visitor>, UnboundedReceiver<Visitor>) {
+pub(super) fn visitors<S>() -> (UnboundedSender<Visitor<S>>, UnboundedReceiver<Visitor<S>>) {
     unbounded_channel()
 }
 
 /// Starts the thread.
-pub(super) fn start(node: Arc<Node<Waiter>>, group: Group) -> Result<(), StartError> {
+pub(super) fn start(node: Arc<Node<Waiter>>, group: Group<Tcp>) -> Result<(), StartError> {
     let runtime = new_runtime()?;
     let body = move || LocalSet::new().block_on(&runtime, run(node, group));
     thread::Builder::new()
@@ -103,11 +105,12 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-async fn run(node: Arc<Node<Waiter>>, group: Group) {
-    let Group { peers, links, queues, mut visitors } = group;
+/// All tasks of the data links, on the present `LocalSet`, for ever.
+pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
+    let Group { net, peers, links, queues, mut visitors } = group;
     let data = Rc::new(Data {
-        greeting: Greeting::new(&peers, Arc::clone(&node)),
-        peers: queues.iter().map(|_| Peer::new(&node)).collect(),
+        greeting: Greeting::new(net, &peers, Arc::clone(&node)),
+        peers: queues.iter().map(|_| Peer::new(&node, links.local())).collect(),
         node,
         links,
     });
@@ -122,7 +125,7 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
         tokio::select! {
             Some(visitor) = visitors.recv() => data.admit(visitor),
             _ = tick.tick() => {
-                data.node.tick_shards(clock::now(&data.node), &mut courier);
+                data.node.tick_shards(data.links.now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
             }
         }
@@ -130,10 +133,10 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
 }
 
 /// What the tasks of the thread share.
-struct Data {
+struct Data<N: Net> {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
-    greeting: Greeting,
+    greeting: Greeting<N>,
     peers: Vec<Peer>,
 }
 
@@ -148,10 +151,10 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(node: &Node<Waiter>) -> Self {
+    fn new(node: &Node<Waiter>, now: Millis) -> Self {
         Self {
             life: Cell::new(None),
-            outbox: RefCell::new(new_outbox(node)),
+            outbox: RefCell::new(new_outbox(node, now)),
             inbox: RefCell::default(),
             reader: RefCell::default(),
             tell: Notify::new(),
@@ -160,12 +163,12 @@ impl Peer {
 }
 
 /// The time makes its number higher than that of any former session.
-fn new_outbox(node: &Node<Waiter>) -> Outbox {
+fn new_outbox(node: &Node<Waiter>, now: Millis) -> Outbox {
     let items = WAITING_ITEMS.saturating_mul(node.options().settings.item_max);
-    Outbox::new(clock::local().0.max(1), items.max(WAITING_BYTES))
+    Outbox::new(now.0.max(1), items.max(WAITING_BYTES))
 }
 
-impl Data {
+impl<N: Net> Data<N> {
     fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
@@ -179,7 +182,7 @@ impl Data {
         let state = &self.peers[peer];
         match state.life.replace(Some(life)) {
             Some(former) if former != life => {
-                state.outbox.replace(new_outbox(&self.node));
+                state.outbox.replace(new_outbox(&self.node, self.links.local()));
                 state.inbox.take();
                 if let Some(reader) = state.reader.take() {
                     reader.abort();
@@ -207,15 +210,12 @@ impl Data {
     }
 
     /// A peer wants to speak.
-    fn admit(self: &Rc<Self>, visitor: Visitor) {
-        let Visitor { peer, hello, position, stream } = visitor;
-        let stream = match TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(peer = self.name(peer), %error, "connection lost");
-                return;
-            }
-        };
+    fn admit(self: &Rc<Self>, visitor: Visitor<N::Stream>) {
+        let Visitor { peer, hello, position, mut stream } = visitor;
+        if let Err(error) = stream.join() {
+            tracing::warn!(peer = self.name(peer), %error, "connection lost");
+            return;
+        }
         self.turn_to(peer, hello.incarnation);
         let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
         let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
@@ -229,7 +229,7 @@ impl Data {
         peer: usize,
         hello: Hello,
         session: u64,
-        mut stream: TcpStream,
+        mut stream: N::Stream,
     ) {
         let name = self.name(peer);
         let position = match self.peers[peer].inbox.borrow_mut().open(session) {
@@ -262,7 +262,7 @@ impl Data {
         peer: usize,
         life: Incarnation,
         Received { session, mut up_to }: Received,
-        mut incoming: Incoming,
+        mut incoming: Incoming<N::Stream>,
         courier: &mut Courier,
     ) -> End {
         let state = &self.peers[peer];
@@ -283,7 +283,7 @@ impl Data {
                             Ok(false) => continue,
                             Err(_) => return End::Wrong("a message is missing"),
                         }
-                        let now = clock::now(&self.node);
+                        let now = self.links.now(&self.node);
                         if let Err(rule) = self.node.receive(life, message, now, courier) {
                             return End::Wrong(rule.0);
                         }
@@ -300,8 +300,8 @@ impl Data {
 }
 
 /// Keeps one outgoing connection alive and sends what waits for the peer.
-struct Dialer {
-    data: Rc<Data>,
+struct Dialer<N: Net> {
+    data: Rc<Data<N>>,
     peer: usize,
     address: SocketAddr,
     queue: UnboundedReceiver<Letter>,
@@ -309,12 +309,12 @@ struct Dialer {
     spoke: u64,
 }
 
-impl Dialer {
+impl<N: Net> Dialer<N> {
     async fn run(mut self) {
         let data = Rc::clone(&self.data);
         let mut told = String::new();
         loop {
-            let since = clock::local();
+            let since = data.links.local();
             let position = data.peers[self.peer].outbox.borrow().position();
             let purpose = Purpose::Data(position);
             let dial = handshake::dial(self.address, self.peer, &data.greeting, purpose);
@@ -340,7 +340,7 @@ impl Dialer {
                     }
                 }
             }
-            let pause_ms = REDIAL_MS.saturating_sub(clock::local().since(since));
+            let pause_ms = REDIAL_MS.saturating_sub(data.links.local().since(since));
             if pause_ms > 0 {
                 let peer = self.peer;
                 let pause = async {
@@ -387,7 +387,7 @@ impl Dialer {
     }
 
     /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
-    async fn talk(&mut self, mut stream: TcpStream, life: Incarnation, session: u64) -> End {
+    async fn talk(&mut self, mut stream: N::Stream, life: Incarnation, session: u64) -> End {
         let data = Rc::clone(&self.data);
         let state = &data.peers[self.peer];
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
@@ -411,7 +411,7 @@ impl Dialer {
                     Ok(Err(error)) => return End::Failed(error),
                     Err(_) => return End::Silent,
                 }
-                self.spoke = clock::local().0;
+                self.spoke = data.links.local().0;
                 continue;
             }
             tokio::select! {
@@ -451,7 +451,7 @@ impl Dialer {
     /// How much has come over, if that is news or nothing was said for long.
     fn tell(&self, batch: &mut Vec<u8>) {
         let mut inbox = self.data.peers[self.peer].inbox.borrow_mut();
-        let is_quiet = clock::local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
+        let is_quiet = self.data.links.local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
         let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
         if let Some(received) = received {
             message::encode(&Message::Received(received), batch);

@@ -3,9 +3,9 @@
 use std::io;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
+use super::net::Stream;
 use crate::replication::message::{self, BadFrame, Frame, Message};
 
 /// A peer that is alive says something far more often: beats every 50 ms, data every 500 ms.
@@ -38,14 +38,14 @@ impl std::fmt::Display for End {
 }
 
 /// An accepted connection.
-pub(super) struct Incoming {
-    stream: TcpStream,
+pub(super) struct Incoming<S> {
+    stream: S,
     input: Vec<u8>,
     frame_max: usize,
 }
 
-impl Incoming {
-    pub(super) fn new(stream: TcpStream, frame_max: usize) -> Self {
+impl<S: Stream> Incoming<S> {
+    pub(super) fn new(stream: S, frame_max: usize) -> Self {
         Self { stream, input: Vec::with_capacity(BATCH_BYTES), frame_max }
     }
 

@@ -4,29 +4,27 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use super::PeerOptions;
 use super::courier::Waiter;
+use super::net::{Net, Stream};
 use crate::node::Node;
 use crate::replication::Hello;
 use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
-/// A connection ends when what was sent is not acknowledged by the other host for so long; without
-/// it, the kernel goes on trying for minutes.
-const UNHEARD_MAX_MS: u32 = 2000;
 /// The longest frame before the peer is known.
 const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
 const FRAME_BESIDE: usize = 1 << 20;
 
 /// What this node says of itself, and whom it expects.
-pub(super) struct Greeting {
+pub(super) struct Greeting<N> {
+    /// How it gets there.
+    pub(super) net: N,
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
     is_witness: bool,
@@ -61,9 +59,9 @@ impl From<io::Error> for NoLink {
     }
 }
 
-impl Greeting {
-    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
-        Self { cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
+impl<N: Net> Greeting<N> {
+    pub(super) fn new(net: N, peers: &PeerOptions, node: Arc<Node<Waiter>>) -> Self {
+        Self { net, cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -123,21 +121,19 @@ impl Greeting {
 }
 
 /// Dials a peer, says what for, and hears who it is.
-pub(super) async fn dial(
+pub(super) async fn dial<N: Net>(
     address: SocketAddr,
     peer: usize,
-    greeting: &Greeting,
+    greeting: &Greeting<N>,
     purpose: Purpose,
-) -> Result<(TcpStream, Hello), NoLink> {
+) -> Result<(N::Stream, Hello), NoLink> {
     let talk = async {
-        let mut stream = match TcpStream::connect(address).await {
+        let mut stream = match greeting.net.dial(address).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(NoLink::Nobody);
             }
             connected => connected?,
         };
-        stream.set_nodelay(true)?;
-        set_tcp_user_timeout(&stream, UNHEARD_MAX_MS).map_err(io::Error::from)?;
         say(&mut stream, &Message::Hello(greeting.hello(purpose))).await?;
         match listen(&mut stream).await? {
             Message::HelloOk(hello) => match greeting.check(&hello) {
@@ -153,9 +149,9 @@ pub(super) async fn dial(
 }
 
 /// Hears who has dialed, and what for.
-pub(super) async fn hear(
-    stream: &mut TcpStream,
-    greeting: &Greeting,
+pub(super) async fn hear<N: Net>(
+    stream: &mut N::Stream,
+    greeting: &Greeting<N>,
 ) -> Result<(usize, Hello), NoLink> {
     let talk = async {
         let Message::Hello(hello) = listen(stream).await? else {
@@ -173,27 +169,27 @@ pub(super) async fn hear(
 }
 
 /// The answer to whoever was heard.
-pub(super) async fn welcome(
-    stream: &mut TcpStream,
-    greeting: &Greeting,
+pub(super) async fn welcome<N: Net>(
+    stream: &mut N::Stream,
+    greeting: &Greeting<N>,
     purpose: Purpose,
 ) -> io::Result<()> {
     say(stream, &Message::HelloOk(greeting.hello(purpose))).await
 }
 
 /// Tells whoever was heard why it is not welcome.
-pub(super) async fn refuse(stream: &mut TcpStream, why: &str) -> io::Result<()> {
+pub(super) async fn refuse(stream: &mut impl Stream, why: &str) -> io::Result<()> {
     say(stream, &Message::Refuse(why.into())).await
 }
 
-async fn say(stream: &mut TcpStream, message: &Message) -> io::Result<()> {
+async fn say(stream: &mut impl Stream, message: &Message) -> io::Result<()> {
     let mut frame = Vec::new();
     message::encode(message, &mut frame);
     stream.write_all(&frame).await
 }
 
 /// Reads one frame, and not a byte of what follows it.
-async fn listen(stream: &mut TcpStream) -> Result<Message, NoLink> {
+async fn listen(stream: &mut impl Stream) -> Result<Message, NoLink> {
     let mut input = Vec::with_capacity(HELLO_MAX);
     loop {
         match message::decode(&input, HELLO_MAX) {

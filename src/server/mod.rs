@@ -16,6 +16,8 @@ mod frames;
 mod handshake;
 mod listener;
 mod lives;
+mod net;
+mod peering;
 mod signals;
 mod views;
 
@@ -32,18 +34,23 @@ use tokio::net::TcpSocket;
 use tokio::runtime;
 use tokio::sync::Notify;
 
-use courier::{Courier, Ends, Links, Waiter};
+pub use clock::Clock;
+use courier::Links;
+pub use courier::{Courier, Waiter};
 pub use ctl::ask;
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
+pub use net::{Net, Stream};
+pub use peering::{Peering, live};
 use signals::Signals;
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
 use crate::stats::Gauge;
+use crate::time::Now;
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -202,9 +209,9 @@ impl Server {
         let context = runtime.enter();
         let mut signals = Signals::new()?;
         drop(context);
-        let node = Arc::new(new_node(&options));
+        let node = Arc::new(new_node(&options.node, Clock::SYSTEM));
         node.set_credentials(credentials);
-        let (links, ends) = Links::new(&options.node.peers);
+        let (links, ends) = Links::new(&options.node.peers, Clock::SYSTEM);
         let links = Arc::new(links);
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
@@ -217,7 +224,7 @@ impl Server {
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => start_links(peers, socket, node, links, ends)?,
+            (Some(peers), Some(socket)) => peering::start(peers, socket, node, links, ends)?,
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
@@ -240,36 +247,9 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
     Some(state.map_err(StartError::State))
 }
 
-/// The two threads that speak with other nodes.
-fn start_links(
-    peers: PeerOptions,
-    socket: TcpSocket,
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
-    ends: Ends,
-) -> Result<(), StartError> {
-    let is_witness = peers.is_witness;
-    let (sender, visitors) = data::visitors();
-    let group = data::Group {
-        peers: peers.clone(),
-        links: Arc::clone(&links),
-        queues: ends.data,
-        visitors,
-    };
-    let (queues, wishes, of_data) = (ends.control, ends.wishes, Arc::clone(&node));
-    let setup = control::Setup { peers, socket, node, links, queues, wishes, visitors: sender };
-    // First, so that whoever is dialed from here finds this node's port open.
-    control::start(setup)?;
-    if is_witness { Ok(()) } else { data::start(of_data, group) }
-}
-
-fn new_node(options: &Options) -> Node<Waiter> {
-    let now = crate::time::Now {
-        local: clock::local(),
-        wall_s: clock::wall_s(),
-        ..crate::time::Now::default()
-    };
-    Node::new(options.node.clone(), now)
+fn new_node(options: &node::Options, clock: Clock) -> Node<Waiter> {
+    let (local, wall_s) = ((clock.local)(), (clock.wall_s)());
+    Node::new(options.clone(), Now { local, wall_s, ..Now::default() })
 }
 
 /// Listens for clients, and serves them.
