@@ -36,6 +36,9 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("UdpSocket", &[]),
     ("thread::", &["server"]),
     ("SysRng", &["main.rs"]),
+    ("SystemRandom", &["server/secret.rs"]),
+    ("use ring", &["server/secret.rs"]),
+    ("rustls", &["server"]),
     ("ahash", &["store"]),
     // `main` only keeps its talk out of the log.
     ("openraft", &["membership", "main.rs"]),

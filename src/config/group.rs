@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use sessiond::replication::Timing;
-use sessiond::server::PeerOptions;
+use sessiond::server::{CertificateFiles, PeerOptions, PeerSecurity, can_be_certified};
 
 use super::flags::Flags;
 
@@ -41,6 +41,10 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
             ("--state-dir", flags.state_dir.is_some()),
             ("--tie-breaker", flags.tie_breaker.is_some()),
             ("--witness", flags.witness),
+            ("--peer-cert", flags.peer_cert.is_some()),
+            ("--peer-key", flags.peer_key.is_some()),
+            ("--peer-ca", flags.peer_ca.is_some()),
+            ("--peer-secret-file", flags.peer_secret_file.is_some()),
         ];
         return match needs_peers.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(None),
@@ -52,12 +56,11 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
     let listen = flags.peer_listen.as_deref().ok_or("--peers needs --peer-listen HOST:PORT")?;
     let listen = socket_address("--peer-listen", listen)?;
     let mut peers = peers(list)?;
+    let security = security(flags)?;
     let all_here = peers.iter().all(|(_, address)| address.ip().is_loopback());
-    if !(flags.peer_plain || all_here && listen.ip().is_loopback()) {
-        return Err(
-            "peer links are not encrypted: keep --peers and --peer-listen on 127.0.0.0/8, or accept it with --peer-plain"
-                .into(),
-        );
+    allow(&security, flags, all_here && listen.ip().is_loopback())?;
+    if matches!(security, PeerSecurity::Certificates(_)) {
+        check_names(peers.iter().map(|(name, _)| &**name).chain([me]))?;
     }
     peers.retain(|(name, _)| **name != *me);
     if peers.len() >= NODES_MAX {
@@ -72,6 +75,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         voters: voters(flags, me, &names)?,
         state_dir: flags.state_dir.as_deref().map(super::absolute),
         is_witness: flags.witness,
+        security,
     };
     Ok(Some(Group {
         names,
@@ -80,6 +84,53 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         last_man_standing: last_man_standing(flags)?,
         isolated_reads: isolated_reads(flags)?,
     }))
+}
+
+/// How peers prove who they are.
+fn security(flags: &Flags) -> Result<PeerSecurity, String> {
+    let path = |path: &String| super::absolute(path);
+    match (&flags.peer_cert, &flags.peer_key, &flags.peer_ca, &flags.peer_secret_file) {
+        (None, None, None, None) => Ok(PeerSecurity::Open),
+        (None, None, None, Some(secret)) => Ok(PeerSecurity::Secret(path(secret))),
+        (Some(cert), Some(key), Some(ca), None) => {
+            let files = CertificateFiles { cert: path(cert), key: path(key), ca: path(ca) };
+            Ok(PeerSecurity::Certificates(files))
+        }
+        (Some(_), Some(_), Some(_), Some(_)) => {
+            Err("--peer-secret-file: certificates say who is who already; leave it out".into())
+        }
+        _ => Err("--peer-cert, --peer-key and --peer-ca: give all three of them".into()),
+    }
+}
+
+/// Off this machine, somebody else could say to be a peer.
+fn allow(security: &PeerSecurity, flags: &Flags, is_all_here: bool) -> Result<(), String> {
+    let why = match security {
+        PeerSecurity::Certificates(_) if flags.peer_plain => {
+            "--peer-plain: with --peer-cert links are encrypted; leave one of them out"
+        }
+        PeerSecurity::Secret(_) if !is_all_here && !flags.peer_plain => {
+            "--peer-secret-file: links are not encrypted with it; accept that with --peer-plain, or give --peer-cert, --peer-key and --peer-ca instead"
+        }
+        PeerSecurity::Open if !is_all_here && flags.peer_plain => {
+            "--peer-plain: off 127.0.0.0/8 peers need a secret too; give --peer-secret-file"
+        }
+        PeerSecurity::Open if !is_all_here => {
+            "peers off 127.0.0.0/8 must prove who they are: give --peer-cert, --peer-key and --peer-ca, or --peer-plain and --peer-secret-file"
+        }
+        _ => return Ok(()),
+    };
+    Err(why.into())
+}
+
+/// Certificates are for DNS names.
+fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    match names.find(|name| !can_be_certified(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "--peer-cert: a certificate can't be for a node named {name:?}; use letters, digits, dots and hyphens"
+        )),
+    }
 }
 
 /// All, or the one that breaks ties.

@@ -43,7 +43,7 @@ use crate::replication::{
     Outside, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
-use crate::stats::{Counters, Gauges};
+use crate::stats::{Counters, Gauges, Refusals};
 use crate::store::{self, Budget, Segments, Sizes, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
@@ -99,6 +99,7 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
+    refusals: Refusals,
     /// Who may log in, where that is needed.
     credentials: RwLock<Option<Credentials>>,
     /// Read by every command, so that nothing which is written often may share its line.
@@ -163,6 +164,7 @@ impl<W> Node<W> {
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
+            refusals: Refusals::default(),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
             connections: Connections::new(options.settings.workers),
@@ -254,6 +256,11 @@ impl<W> Node<W> {
     /// What goes up and down.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// Peers that were not let in.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// The newest view that this node knows.

@@ -84,9 +84,21 @@ pub enum Message {
     Log(Bytes),
     /// So much of your session has come over.
     Received(Received),
+    /// Before a `Hello`, where a secret is shared: a number that makes this connection unlike others.
+    Challenge(Nonce),
+    /// After a `Hello` or `HelloOk`: that its sender knows the secret.
+    Proof(Proof),
     /// About one lane.
     Lane(u8, Epoch, LaneMessage),
 }
+
+/// A random number that is used once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonce(pub [u8; 32]);
+
+/// What only somebody who knows the secret can make of what was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof(pub [u8; 32]);
 
 /// Sent all the time, so that silence means something; also says what the others have to know of
 /// the sender, again and again, so that nothing of it needs to be sure to arrive.
@@ -295,6 +307,8 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::View(body) => frame(5, body, out),
         Message::Log(body) => frame(6, body, out),
         Message::Received(body) => frame(7, body, out),
+        Message::Challenge(body) => frame(8, body, out),
+        Message::Proof(body) => frame(9, body, out),
         Message::Lane(lane, epoch, message) => encode_lane(*lane, *epoch, message, out),
     }
 }
@@ -356,6 +370,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         5 => parse(body).map(Message::View),
         6 => parse(body).map(Message::Log),
         7 => parse(body).map(Message::Received),
+        8 => parse(body).map(Message::Challenge),
+        9 => parse(body).map(Message::Proof),
         32 => in_lane(body, LaneMessage::Fwd),
         33 => in_lane(body, LaneMessage::FwdDone),
         34 => in_lane(body, LaneMessage::Apply),
@@ -409,6 +425,21 @@ mod tests {
     use crate::time::Deadline;
     use crate::version::Versions;
 
+    fn hello(purpose: Purpose) -> Hello {
+        Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            cluster: "web".into(),
+            name: "web1".into(),
+            incarnation: Incarnation(u64::MAX),
+            nodes: vec!["web1".into(), "web2".into()],
+            item_max: 1 << 20,
+            succeeds: vec![Incarnation(4)],
+            is_witness: false,
+            purpose,
+        }
+    }
+
     fn samples() -> Vec<Message> {
         let record = Record {
             key: Bytes::from_static(b"key"),
@@ -432,7 +463,11 @@ mod tests {
         };
         let lane = |message| Message::Lane(15, Epoch(3), message);
         vec![
+            Message::Hello(hello(Purpose::Control)),
+            Message::HelloOk(hello(Purpose::Data(Received { session: 300, up_to: 5 }))),
             Message::Refuse("another group".into()),
+            Message::Challenge(Nonce([7; 32])),
+            Message::Proof(Proof([8; 32])),
             Message::Received(Received { session: 7, up_to: u64::MAX }),
             Message::View(Announcement { view: View::default(), cluster: Millis(5) }),
             Message::Log(Bytes::from_static(b"frame")),
@@ -460,8 +495,17 @@ mod tests {
                 record: record.clone(),
                 answered: Some(answered.clone()),
             })),
+            lane(LaneMessage::FwdDone(FwdDone {
+                counter: 4,
+                outcome: Outcome::Stored { cas: 7, size: 9 },
+            })),
             lane(LaneMessage::AppliedUpTo(u64::MAX)),
+            lane(LaneMessage::CommitUpTo(300)),
             lane(LaneMessage::Activated),
+            lane(LaneMessage::SnapEnd(vec![answered.clone()])),
+            lane(LaneMessage::SnapAck),
+            lane(LaneMessage::Lost(vec![(record.key.clone(), record.version)])),
+            lane(LaneMessage::Bump(vec![record.key.clone()])),
             lane(LaneMessage::SnapChunk(vec![record.clone(), record.clone()])),
             lane(LaneMessage::ViewFlush(ViewFlush {
                 records: vec![record],
@@ -488,6 +532,47 @@ mod tests {
             }
         }
         assert_eq!(seen, samples());
+    }
+
+    /// One a line: the frame, and what it means. What is recorded there must be read for ever.
+    const RECORDED: &str = include_str!("../../tests/frames/protocol-2.txt");
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+        digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn recorded_frames_mean_what_they_did() {
+        for line in RECORDED.lines() {
+            let (hex, meaning) = line.split_once(' ').unwrap();
+            match decode(&bytes(hex), 1 << 20) {
+                Ok(Frame::Message(_, message)) => assert_eq!(format!("{message:?}"), meaning),
+                other => panic!("{other:?}: {line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_message_is_recorded() {
+        let mut missing = String::new();
+        for sample in samples() {
+            let mut frame = Vec::new();
+            encode(&sample, &mut frame);
+            let line = format!("{} {sample:?}", hex(&frame));
+            if !RECORDED.lines().any(|recorded| recorded == line) {
+                missing = missing + &line + "\n";
+            }
+        }
+        assert!(missing.is_empty(), "not in tests/frames:\n{missing}");
+        for kind in (1..=9).chain(32..=43) {
+            let recorded = |line: &str| line.get(8..10) == Some(&hex(&[kind]));
+            assert!(RECORDED.lines().any(recorded), "no frame of type {kind}");
+        }
     }
 
     #[test]

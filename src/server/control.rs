@@ -8,29 +8,34 @@
 //! decided here: the group tells it from beats. Here is only seen whether its process is there.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
-use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
+use super::channel::Channel;
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::ctl;
 use super::data::Visitor;
-use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink};
+use super::door::Door;
+use super::frames::{self, BATCH_BYTES, End, Incoming};
+use super::guard::Guard;
+use super::handshake::{self, Greeting, Heard, NoLink, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, new_runtime};
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
+use crate::stats::Refusal;
 use crate::time::{Millis, Now};
 
 /// The kernel's queue of peers that wait to be accepted.
@@ -45,6 +50,7 @@ const TICK_MAX_MS: u64 = 25;
 /// What the thread needs.
 pub(super) struct Setup<N: Net> {
     pub(super) net: N,
+    pub(super) guard: Arc<Guard>,
     pub(super) peers: PeerOptions,
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
@@ -89,14 +95,15 @@ pub(super) async fn begin<N: Net>(
     listener: N::Listener,
     setup: Setup<N>,
 ) -> Result<Rc<Control<N>>, StartError> {
-    let Setup { net, peers, node, links, queues, wishes, visitors } = setup;
+    let Setup { net, guard, peers, node, links, queues, wishes, visitors } = setup;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
     let is_witness = peers.is_witness;
     let control = Rc::new(Control {
-        greeting: Greeting::new(net, &peers, Arc::clone(&node)),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::default()).collect(),
         connections: Cell::new(0),
+        door: Door::default(),
         is_witness,
         log,
         node,
@@ -136,6 +143,7 @@ pub(super) struct Control<N: Net> {
     peers: Vec<Peer>,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
+    door: Door,
 }
 
 /// Both directions to one peer.
@@ -251,7 +259,7 @@ impl<N: Net> Control<N> {
         mut queue: UnboundedReceiver<Letter>,
     ) {
         let mut courier = self.courier();
-        let mut told = String::new();
+        let mut told = Reasons::default();
         let mut redial_ms = REDIAL_MIN_MS;
         loop {
             let since = self.links.local();
@@ -273,11 +281,11 @@ impl<N: Net> Control<N> {
                     if matches!(error, NoLink::Nobody) {
                         self.refused(peer, &mut courier);
                     }
-                    // Once per reason: a peer that is away would fill the log.
-                    let reason = error.to_string();
-                    if reason != told {
+                    if let NoLink::NotAPeer(why, _) = &error {
+                        self.node.refusals().of(*why).add(1);
+                    }
+                    if let Some(reason) = told.news(&error) {
                         tracing::info!(peer = self.name(peer), %address, reason, "cannot reach peer");
-                        told = reason;
                     }
                 }
             }
@@ -313,7 +321,7 @@ impl<N: Net> Control<N> {
     async fn talk(
         &self,
         peer: usize,
-        mut stream: N::Stream,
+        mut stream: Channel<N::Stream>,
         life: Incarnation,
         queue: &mut UnboundedReceiver<Letter>,
     ) -> End {
@@ -337,10 +345,8 @@ impl<N: Net> Control<N> {
                     Err(error) => End::Failed(error),
                 },
             }
-            match timeout(SILENCE_MAX, stream.write_all(&batch)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return End::Failed(error),
-                Err(_) => return End::Silent,
+            if let Err(end) = frames::send(&mut stream, &batch).await {
+                return end;
             }
         }
     }
@@ -355,7 +361,12 @@ impl<N: Net> Control<N> {
         loop {
             match self.greeting.net.accept(&listener).await {
                 Ok((stream, address)) => {
-                    spawn_local(Rc::clone(&self).welcome(stream, address, visitors.clone()));
+                    let number = self.door.number();
+                    let visitor = Rc::clone(&self).ask(number, stream, address, visitors.clone());
+                    let task = spawn_local(visitor).abort_handle();
+                    if let Some(address) = self.door.enter(number, address, task) {
+                        self.refuse(address, Refusal::Crowded, "others are waiting too");
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer");
@@ -365,44 +376,66 @@ impl<N: Net> Control<N> {
         }
     }
 
-    async fn welcome(
+    /// Asks somebody who has dialed who it is.
+    async fn ask(
         self: Rc<Self>,
-        mut stream: N::Stream,
+        number: u64,
+        stream: N::Stream,
         address: SocketAddr,
         visitors: UnboundedSender<Visitor<N::Stream>>,
     ) {
-        let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
-            Ok(heard) => heard,
-            Err(error) => {
-                tracing::warn!(%address, reason = %error, "peer refused");
-                return;
-            }
-        };
-        if let Purpose::Data(position) = hello.purpose {
+        let heard = handshake::hear(stream, &self.greeting).await;
+        self.door.leave(number);
+        match heard {
+            Ok(heard) => self.welcome(heard, address, visitors).await,
+            Err(error) => match error.refusal() {
+                Some(why) => self.refuse(address, why, &error),
+                None => tracing::debug!(%address, %error, "connection lost"),
+            },
+        }
+    }
+
+    fn refuse(&self, address: SocketAddr, why: Refusal, reason: impl Display) {
+        let now = self.links.local();
+        let counts = self.node.refusals();
+        if let Some(untold) = self.door.refuse(address.ip(), why, counts, now) {
+            tracing::warn!(%address, %reason, untold, "peer refused");
+        }
+    }
+
+    /// Somebody belongs here, and has proven it.
+    async fn welcome(
+        self: Rc<Self>,
+        mut heard: Heard<N::Stream>,
+        address: SocketAddr,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
+    ) {
+        if let Purpose::Data(position) = heard.hello.purpose {
             if self.is_witness {
-                let _ = handshake::refuse(&mut stream, "a witness holds no data").await;
+                let _ = handshake::refuse(&mut heard, "a witness holds no data").await;
                 return;
             }
-            self.links.meet(peer, hello.incarnation);
-            match stream.leave() {
-                Ok(()) => drop(visitors.send(Visitor { peer, hello, position, stream })),
+            self.links.meet(heard.peer, heard.hello.incarnation);
+            match heard.channel.leave() {
+                Ok(()) => drop(visitors.send(Visitor { heard, position })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
             }
             return;
         }
-        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Control).await;
+        let said = handshake::welcome(&mut heard, &self.greeting, Purpose::Control).await;
         if let Err(error) = said {
             tracing::debug!(%address, %error, "incoming control link ended");
             return;
         }
-        let reader = spawn_local(Rc::clone(&self).listen(peer, hello, stream));
+        let Heard { peer, hello, channel, .. } = heard;
+        let reader = spawn_local(Rc::clone(&self).listen(peer, hello, channel));
         if let Some(older) = self.peers[peer].reader.replace(Some(reader.abort_handle())) {
             older.abort();
         }
     }
 
     /// Listens until the connection ends, is silent for too long, or says something wrong.
-    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: N::Stream) {
+    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: Channel<N::Stream>) {
         let (life, mut courier) = (hello.incarnation, self.courier());
         let connection = self.connections.get() + 1;
         self.connections.set(connection);

@@ -12,15 +12,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
-use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
+use super::channel::Channel;
 use super::courier::{Courier, Letter, Links, Waiter};
-use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink};
+use super::frames::{self, BATCH_BYTES, End, Incoming};
+use super::guard::Guard;
+use super::handshake::{self, Greeting, Heard, NoLink, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
@@ -47,15 +49,14 @@ const WAITING_ITEMS: usize = 16;
 
 /// A connection that was accepted on the thread of the control links.
 pub(super) struct Visitor<S> {
-    pub(super) peer: usize,
-    pub(super) hello: Hello,
+    pub(super) heard: Heard<S>,
     pub(super) position: Received,
-    pub(super) stream: S,
 }
 
 /// What the thread needs beside the node.
 pub(super) struct Group<N: Net> {
     pub(super) net: N,
+    pub(super) guard: Arc<Guard>,
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
     pub(super) queues: Vec<UnboundedReceiver<Letter>>,
@@ -107,9 +108,9 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 
 /// All tasks of the data links, on the present `LocalSet`, for ever.
 pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
-    let Group { net, peers, links, queues, mut visitors } = group;
+    let Group { net, guard, peers, links, queues, mut visitors } = group;
     let data = Rc::new(Data {
-        greeting: Greeting::new(net, &peers, Arc::clone(&node)),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node)),
         peers: queues.iter().map(|_| Peer::new(&node, links.local())).collect(),
         node,
         links,
@@ -211,26 +212,22 @@ impl<N: Net> Data<N> {
 
     /// A peer wants to speak.
     fn admit(self: &Rc<Self>, visitor: Visitor<N::Stream>) {
-        let Visitor { peer, hello, position, mut stream } = visitor;
-        if let Err(error) = stream.join() {
+        let Visitor { mut heard, position } = visitor;
+        let peer = heard.peer;
+        if let Err(error) = heard.channel.join() {
             tracing::warn!(peer = self.name(peer), %error, "connection lost");
             return;
         }
-        self.turn_to(peer, hello.incarnation);
-        let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
+        self.turn_to(peer, heard.hello.incarnation);
+        let reader = spawn_local(Rc::clone(self).listen(heard, position.session));
         let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
         if let Some(older) = older {
             older.abort();
         }
     }
 
-    async fn listen(
-        self: Rc<Self>,
-        peer: usize,
-        hello: Hello,
-        session: u64,
-        mut stream: N::Stream,
-    ) {
+    async fn listen(self: Rc<Self>, mut heard: Heard<N::Stream>, session: u64) {
+        let (peer, life) = (heard.peer, heard.hello.incarnation);
         let name = self.name(peer);
         let position = match self.peers[peer].inbox.borrow_mut().open(session) {
             Opened::After(position) => position,
@@ -240,14 +237,14 @@ impl<N: Net> Data<N> {
             }
             Opened::Stale => return,
         };
-        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Data(position)).await;
+        let said = handshake::welcome(&mut heard, &self.greeting, Purpose::Data(position)).await;
         if let Err(error) = said {
             tracing::debug!(peer = name, %error, "incoming link ended");
             return;
         }
         let mut courier = self.courier();
-        let incoming = Incoming::new(stream, self.greeting.frame_max());
-        let end = self.hear(peer, hello.incarnation, position, incoming, &mut courier).await;
+        let incoming = Incoming::new(heard.channel, self.greeting.frame_max());
+        let end = self.hear(peer, life, position, incoming, &mut courier).await;
         match end {
             End::Bad(_) | End::Wrong(_) => {
                 tracing::error!(peer = name, reason = %end, "link dropped");
@@ -262,7 +259,7 @@ impl<N: Net> Data<N> {
         peer: usize,
         life: Incarnation,
         Received { session, mut up_to }: Received,
-        mut incoming: Incoming<N::Stream>,
+        mut incoming: Incoming<Channel<N::Stream>>,
         courier: &mut Courier,
     ) -> End {
         let state = &self.peers[peer];
@@ -312,7 +309,7 @@ struct Dialer<N: Net> {
 impl<N: Net> Dialer<N> {
     async fn run(mut self) {
         let data = Rc::clone(&self.data);
-        let mut told = String::new();
+        let mut told = Reasons::default();
         loop {
             let since = data.links.local();
             let position = data.peers[self.peer].outbox.borrow().position();
@@ -333,10 +330,8 @@ impl<N: Net> Dialer<N> {
                 // The control link says so already.
                 Err(NoLink::Nobody) => {}
                 Err(error) => {
-                    let reason = error.to_string();
-                    if reason != told {
+                    if let Some(reason) = told.news(&error) {
                         tracing::info!(peer = data.name(self.peer), reason, "no link of data");
-                        told = reason;
                     }
                 }
             }
@@ -387,7 +382,12 @@ impl<N: Net> Dialer<N> {
     }
 
     /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
-    async fn talk(&mut self, mut stream: N::Stream, life: Incarnation, session: u64) -> End {
+    async fn talk(
+        &mut self,
+        mut stream: Channel<N::Stream>,
+        life: Incarnation,
+        session: u64,
+    ) -> End {
         let data = Rc::clone(&self.data);
         let state = &data.peers[self.peer];
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
@@ -406,10 +406,8 @@ impl<N: Net> Dialer<N> {
             }
             is_time = false;
             if !batch.is_empty() {
-                match self.meanwhile(timeout(SILENCE_MAX, stream.write_all(&batch))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return End::Failed(error),
-                    Err(_) => return End::Silent,
+                if let Err(end) = self.meanwhile(frames::send(&mut stream, &batch)).await {
+                    return end;
                 }
                 self.spoke = data.links.local().0;
                 continue;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, timeout};
 
 use super::net::Stream;
@@ -34,6 +34,19 @@ impl std::fmt::Display for End {
             Self::Bad(bad) => write!(f, "{bad}"),
             Self::Wrong(rule) => write!(f, "{rule}"),
         }
+    }
+}
+
+/// Sends what was collected.
+pub(super) async fn send(stream: &mut impl Stream, batch: &[u8]) -> Result<(), End> {
+    let sent = async {
+        stream.write_all(batch).await?;
+        // TLS may keep some of it back.
+        stream.flush().await
+    };
+    match timeout(SILENCE_MAX, sent).await {
+        Ok(sent) => sent.map_err(End::Failed),
+        Err(_) => Err(End::Silent),
     }
 }
 

@@ -6,18 +6,23 @@
 mod accept;
 mod auth;
 mod buffers;
+mod certificates;
+mod channel;
 mod client;
 mod clock;
 mod control;
 mod courier;
 mod ctl;
 mod data;
+mod door;
 mod frames;
+mod guard;
 mod handshake;
 mod listener;
 mod lives;
 mod net;
 mod peering;
+mod secret;
 mod signals;
 mod views;
 
@@ -34,10 +39,13 @@ use tokio::net::TcpSocket;
 use tokio::runtime;
 use tokio::sync::Notify;
 
+pub use certificates::{CertificateFiles, can_be_certified};
 pub use clock::Clock;
 use courier::Links;
 pub use courier::{Courier, Waiter};
 pub use ctl::ask;
+use guard::Guard;
+pub use guard::{BadFile, PeerSecurity};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
@@ -84,6 +92,8 @@ pub struct PeerOptions {
     pub state_dir: Option<PathBuf>,
     /// This node only votes: it has no data and no clients.
     pub is_witness: bool,
+    /// How they prove who they are.
+    pub security: PeerSecurity,
 }
 
 /// Why a server did not start.
@@ -95,6 +105,8 @@ pub enum StartError {
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
     Auth(PathBuf, String),
+    /// What peers have to prove can't be read.
+    Peers(BadFile),
     /// The state directory can't be used.
     State(StateError),
     /// This node can't take part in the log of views.
@@ -116,6 +128,7 @@ impl std::fmt::Display for StartError {
             }
             Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
             Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
+            Self::Peers(error) => write!(f, "{error}"),
             Self::State(error) => write!(f, "{error}"),
             Self::Membership(error) => write!(f, "{error}"),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
@@ -150,9 +163,9 @@ impl Shared {
     }
 
     /// Until it is told to stop, and has let writes that are on their way arrive.
-    async fn until_stop(&self, signals: &mut Signals) {
+    async fn until_stop(&self, signals: &mut Signals, guard: Option<&Guard>) {
         tokio::select! {
-            () = signals.until_stop(&self.node) => {}
+            () = signals.until_stop(&self.node, guard) => {}
             () = self.stop_wanted.notified() => {}
         }
         self.stopping.store(true, Ordering::Relaxed);
@@ -180,6 +193,7 @@ pub struct Server {
     peer_socket: Option<TcpSocket>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Server {
@@ -192,19 +206,22 @@ impl Server {
             bound.extend(Bound::new(listen, settings.workers)?);
         }
         let peers = options.peers.as_ref();
+        let load_guard =
+            |peers: &PeerOptions| Guard::new(&peers.security, &options.node.me.name).map(Arc::new);
+        let guard = peers.map(load_guard).transpose().map_err(StartError::Peers)?;
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
         let state = peers.and_then(|peers| open_state(peers, &options.node)).transpose()?;
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, peer_socket, credentials, state })
+        Ok(Self { options, bound, peer_socket, credentials, state, guard })
     }
 
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<(), StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, peer_socket, credentials, state: _state } = self;
+        let Self { options, bound, peer_socket, credentials, state: _state, guard } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
@@ -223,8 +240,10 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => peering::start(peers, socket, node, links, ends)?,
+        match (options.peers.clone(), guard.clone(), peer_socket) {
+            (Some(peers), Some(guard), Some(socket)) => {
+                peering::start(peers, guard, socket, node, links, ends)?
+            }
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
@@ -236,7 +255,7 @@ impl Server {
         if !is_witness {
             start_workers(&options, bound, &shared)?;
         }
-        runtime.block_on(shared.until_stop(&mut signals));
+        runtime.block_on(shared.until_stop(&mut signals, guard.as_deref()));
         Ok(())
     }
 }

@@ -68,6 +68,7 @@ impl Net for Tcp {
 
     async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpLink, SocketAddr)> {
         let (stream, address) = listener.accept().await?;
+        stream.set_nodelay(true)?;
         Ok((TcpLink::Joined(stream), address))
     }
 }

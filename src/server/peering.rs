@@ -7,6 +7,7 @@ use tokio::net::TcpSocket;
 use tokio::task::spawn_local;
 
 use super::courier::{Courier, Ends, Links, Waiter};
+use super::guard::Guard;
 use super::net::{Net, Tcp};
 use super::{Clock, PeerOptions, StartError, control, data, new_node};
 use crate::node::{self, Node};
@@ -53,8 +54,10 @@ pub async fn live<N: Net>(
 ) -> Result<Peering, StartError> {
     let (links, ends) = Links::new(&node.peers, clock);
     let (node, links) = (Arc::new(new_node(&node, clock)), Arc::new(links));
+    let guard = Guard::new(&peers.security, &node.options().me.name);
+    let guard = Arc::new(guard.map_err(StartError::Peers)?);
     let is_witness = peers.is_witness;
-    let (setup, group) = parts(net, peers, &node, &links, ends);
+    let (setup, group) = parts(net, guard, peers, &node, &links, ends);
     let control = control::begin(listener, setup).await?;
     if !is_witness {
         spawn_local(data::run(Arc::clone(&node), group));
@@ -65,13 +68,14 @@ pub async fn live<N: Net>(
 /// The two threads that speak with other nodes.
 pub(super) fn start(
     peers: PeerOptions,
+    guard: Arc<Guard>,
     socket: TcpSocket,
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     ends: Ends,
 ) -> Result<(), StartError> {
     let is_witness = peers.is_witness;
-    let (setup, group) = parts(Tcp, peers, &node, &links, ends);
+    let (setup, group) = parts(Tcp, guard, peers, &node, &links, ends);
     // First, so that whoever is dialed from here finds this node's port open.
     control::start(socket, setup)?;
     if is_witness { Ok(()) } else { data::start(node, group) }
@@ -79,6 +83,7 @@ pub(super) fn start(
 
 fn parts<N: Net>(
     net: N,
+    guard: Arc<Guard>,
     peers: PeerOptions,
     node: &Arc<Node<Waiter>>,
     links: &Arc<Links>,
@@ -87,6 +92,7 @@ fn parts<N: Net>(
     let (sender, visitors) = data::visitors();
     let group = data::Group {
         net: net.clone(),
+        guard: Arc::clone(&guard),
         peers: peers.clone(),
         links: Arc::clone(links),
         queues: ends.data,
@@ -94,6 +100,7 @@ fn parts<N: Net>(
     };
     let setup = control::Setup {
         net,
+        guard,
         peers,
         node: Arc::clone(node),
         links: Arc::clone(links),

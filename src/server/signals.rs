@@ -1,8 +1,9 @@
-//! What the operator says by signal: stop, or read the passwords again.
+//! What the operator says by signal: stop, or read passwords and certificates again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::courier::Waiter;
+use super::guard::Guard;
 use super::{StartError, auth};
 use crate::node::Node;
 
@@ -27,13 +28,18 @@ impl Signals {
 
     /// Obeys until one says stop. Every stop here is memcached's graceful one:
     /// writes that are on their way are waited for.
-    pub(super) async fn until_stop(&mut self, node: &Node<Waiter>) {
+    pub(super) async fn until_stop(&mut self, node: &Node<Waiter>, guard: Option<&Guard>) {
         let signal = loop {
             tokio::select! {
                 _ = self.interrupt.recv() => break "SIGINT",
                 _ = self.terminate.recv() => break "SIGTERM",
                 _ = self.graceful.recv() => break "SIGUSR1",
-                _ = self.hangup.recv() => auth::reload(node),
+                _ = self.hangup.recv() => {
+                    auth::reload(node);
+                    if let Some(guard) = guard {
+                        guard.reload();
+                    }
+                }
             }
         };
         tracing::info!(signal, "stopping");

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use sessiond::node::{Options, Session, Step};
 use sessiond::record::Record;
 use sessiond::replication::{Incarnation, Member, Rules, Timing};
-use sessiond::server::{Clock, Net, PeerOptions, Peering, Stream, live};
+use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, Stream, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -178,7 +178,7 @@ async fn run(
         board.lives += 1;
         board.lives
     };
-    let (node, peers) = options(name, seed * 1_000_000 + life, timing);
+    let (node, peers) = options(name, seed, life, timing);
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let net = SimNet { board: Arc::clone(&board) };
     let clock = Clock { local: sim_time, wall_s: sim_wall };
@@ -194,7 +194,8 @@ async fn run(
     }
 }
 
-fn options(name: &'static str, random: u64, timing: Timing) -> (Options, PeerOptions) {
+fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options, PeerOptions) {
+    let random = seed * 1_000_000 + life;
     let others = NAMES.into_iter().filter(|other| *other != name);
     let node = Options {
         me: Member { name: name.into(), incarnation: Incarnation(random) },
@@ -214,8 +215,14 @@ fn options(name: &'static str, random: u64, timing: Timing) -> (Options, PeerOpt
         voters: NAMES.map(Into::into).into(),
         state_dir: None,
         is_witness: false,
+        security: if seed.is_multiple_of(2) { PeerSecurity::Open } else { secret() },
     };
     (node, peers)
+}
+
+fn secret() -> PeerSecurity {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turmoil/secret.txt");
+    PeerSecurity::Secret(path.into())
 }
 
 fn sim_time() -> Millis {

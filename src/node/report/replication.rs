@@ -3,6 +3,7 @@
 use crate::node::Node;
 use crate::protocol::reply;
 use crate::replication::{Backlog, GroupStatus, Member};
+use crate::stats::Refusal;
 use crate::time::Now;
 
 pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
@@ -28,6 +29,10 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     reply::stat(out, "view_changes", status.changes.values().sum::<u64>());
     for (cause, count) in &status.changes {
         reply::stat(out, &format!("view_changes:{}", cause.replace(' ', "_")), count);
+    }
+    for why in Refusal::ALL {
+        let count = node.refusals().of(why).get();
+        reply::stat(out, &format!("peers_refused:{}", why.name()), count);
     }
     for peer in &status.peers {
         let name = &peer.name;
