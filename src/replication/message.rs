@@ -421,7 +421,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Change, Marks, StoreMode, Terms};
+    use crate::record::{Change, Direction, Fetched, Marks, Sight, StoreMode, Terms};
+    use crate::replication::Member;
     use crate::time::Deadline;
     use crate::version::Versions;
 
@@ -437,6 +438,82 @@ mod tests {
             succeeds: vec![Incarnation(4)],
             is_witness: false,
             purpose,
+        }
+    }
+
+    /// Each kind of what a command can want, and of what comes of it, beside those in `samples`.
+    fn requests() -> Vec<Message> {
+        let deadline = Deadline::from_raw(1000);
+        let terms = Terms {
+            compare: None,
+            cas: Some(7),
+            vivify: Some(deadline),
+            touch: Some(deadline),
+            is_stale: true,
+            has_binary_key: true,
+        };
+        let value = Bytes::from_static(b"v");
+        let modes = [StoreMode::Add, StoreMode::Replace, StoreMode::Append, StoreMode::Prepend];
+        let store =
+            |mode| Mutation::Store { mode, flags: 300, deadline, terms, value: value.clone() };
+        let count = |direction| Mutation::Count { direction, delta: 1, initial: 300, terms };
+        let mut wanted: Vec<_> = modes.into_iter().map(store).collect();
+        wanted.extend([
+            Mutation::Delete { terms, empty: Some(1) },
+            count(Direction::Up),
+            count(Direction::Down),
+            Mutation::Touch { deadline },
+            Mutation::Fetch { terms, recache: deadline },
+            Mutation::Read,
+        ]);
+        let sight =
+            Sight { cas: 7, flags: 1, deadline, wins: true, idle_s: 300, ..Sight::default() };
+        let outcomes = [
+            Outcome::Exists,
+            Outcome::NotFound,
+            Outcome::Deleted,
+            Outcome::Touched,
+            Outcome::Number { value: 300, cas: 7, deadline },
+            Outcome::Item(Box::new(Fetched { sight, value: value.clone() })),
+            Outcome::Flushed,
+            Outcome::NotNumeric,
+            Outcome::NoMemory,
+        ];
+        let key = Bytes::from_static(b"key");
+        let asked = wanted.into_iter().map(|mutation| {
+            LaneMessage::Fwd(Fwd { counter: 300, done_up_to: 0, key: key.clone(), mutation })
+        });
+        let answered =
+            outcomes.map(|outcome| LaneMessage::FwdDone(FwdDone { counter: 300, outcome }));
+        let changes = [
+            Change::Meta { cas: 7, deadline, marks: Marks { is_won: true, ..Marks::default() } },
+            Change::Delete,
+        ];
+        let items = changes.map(|change| {
+            let record = Record { key: key.clone(), version: Version::from_raw(300), change };
+            LaneMessage::SnapChunk(vec![record])
+        });
+        let all = asked.chain(answered).chain(items);
+        all.map(|message| Message::Lane(0, Epoch(300), message)).collect()
+    }
+
+    fn view() -> View {
+        let member =
+            |name: &str, life| Member { name: name.into(), incarnation: Incarnation(life) };
+        View {
+            epoch: Epoch(300),
+            follows: Epoch(299),
+            line: Line { number: 1, random: 2 },
+            generation: Epoch(200),
+            members: vec![member("web1", 1), member("web2", 2)],
+            learners: vec![member("web3", 3)],
+            absent: vec![member("web4", 4)],
+            dead: vec![Incarnation(5)],
+            unsettled: vec![vec![Incarnation(1), Incarnation(6)]],
+            floor: Version::from_raw(300),
+            flush_at: Some(Millis(1000)),
+            flushed: [(Incarnation(1), 8)].into(),
+            cause: "web4 silent".into(),
         }
     }
 
@@ -469,7 +546,7 @@ mod tests {
             Message::Challenge(Nonce([7; 32])),
             Message::Proof(Proof([8; 32])),
             Message::Received(Received { session: 7, up_to: u64::MAX }),
-            Message::View(Announcement { view: View::default(), cluster: Millis(5) }),
+            Message::View(Announcement { view: view(), cluster: Millis(5) }),
             Message::Log(Bytes::from_static(b"frame")),
             Message::Beat(Beat {
                 sent: Millis(7),
@@ -560,7 +637,7 @@ mod tests {
     #[test]
     fn every_message_is_recorded() {
         let mut missing = String::new();
-        for sample in samples() {
+        for sample in samples().into_iter().chain(requests()) {
             let mut frame = Vec::new();
             encode(&sample, &mut frame);
             let line = format!("{} {sample:?}", hex(&frame));

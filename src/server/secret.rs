@@ -180,7 +180,7 @@ mod tests {
         for (text, why) in [
             (&b"\n \n"[..], "no secret"),
             (b"short", "16 bytes"),
-            (b"the first secret\nthe other secret\nand another one\n", "3 lines"),
+            (b"the first secret\nthe other secret\nand another secret\n", "3 lines"),
         ] {
             let refused = Secrets::parse(text).err().unwrap_or_default();
             assert!(refused.contains(why), "{refused}");
