@@ -110,7 +110,9 @@ impl From<io::Error> for NoLink {
         match tls {
             Some(tls) => Self::from(tls),
             None => match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self::Ended,
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => Self::Ended,
                 _ => Self::Io(error),
             },
         }
@@ -260,8 +262,10 @@ pub(super) async fn hear<N: Net>(
             Means::Open | Means::Secret(_) => Channel::Plain(stream),
         };
         let heard = introduced(&mut channel, means, greeting).await;
-        if let Err(NoLink::NotAPeer(Refusal::Group | Refusal::Secret, why)) = &heard {
-            say(&mut channel, &Message::Refuse(why.as_str().into())).await?;
+        if let Err(NoLink::NotAPeer(Refusal::Group | Refusal::Secret, why)) = &heard
+            && let Err(error) = say(&mut channel, &Message::Refuse(why.as_str().into())).await
+        {
+            tracing::debug!(%error, "it has gone before it was refused");
         }
         let (peer, hello, talk) = heard?;
         Ok(Heard { peer, hello, channel, talk })
