@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo test check sim model nemesis parity conformance clients certs fuzz bench soak growth hitratio build help
+.PHONY: run demo drill test check sim model nemesis parity conformance clients certs fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -12,9 +12,12 @@ run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 demo: build $(VENV)/ready ## Django users on three nodes; one node is killed
 	@$(PYTHON) tests/e2e/demo.py
 
+drill: build $(VENV)/ready ## Django users while nodes die, hang, restart, are upgraded; beside memcached. DRILL="--runs 5"
+	$(PYTHON) tests/drill/drill.py $(DRILL)
+
 test: build $(VENV)/ready ## everything: unit, tidy, simulation, model, wire scripts, real processes with real Django, conformance
 	cargo test --locked
-	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest tests/e2e tests/drill
 	python3 tests/conformance/run.py --short --or-skip
 
 check: ## format, lints, the rules of the house, docs
@@ -50,7 +53,7 @@ fuzz: ## a minute of fuzzing each target; needs cargo-fuzz. FUZZ_SECONDS=n for l
 	        -max_len=8192 -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; done
 
 # The feature changes one function that runs at the start. Without it sessiond cannot start under valgrind.
-BENCH ?= --memory --group --instructions
+BENCH ?= --memory --group --replicated --rejoin --instructions
 bench: build ## beside stock memcached (Debian's package); BENCH="--quick" for a short run
 	cargo bench --locked --bench request
 	cargo bench --locked --bench versus --features rustix/use-libc-auxv -- $(BENCH)

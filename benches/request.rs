@@ -48,11 +48,12 @@ impl Bench {
     fn new() -> Self {
         let options = Options {
             me: Member { name: "bench".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },

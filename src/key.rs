@@ -8,6 +8,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Streams between nodes are split into this many lanes; a protocol constant.
 pub const LANES: usize = 16;
 
+/// Each lane's keys are split into this many slots, each of which has one owner; a protocol constant.
+pub const SLOTS: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 12;
+
 /// The longest key that memcached accepts, in bytes.
 pub const KEY_MAX: usize = 250;
 
@@ -35,6 +39,9 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The highest bits of a key's hash number its lane, the next ones its slot.
+const SLOT_SHIFT: u32 = u64::BITS - LANES.ilog2() - SLOT_BITS;
+
 /// The protocol's hash of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(u64);
@@ -50,12 +57,23 @@ impl KeyHash {
         (self.0 >> 60) as usize
     }
 
-    /// The rendezvous weight of a node for this key: the highest weight owns the key.
+    /// The part of its lane that the key belongs to, in 0..SLOTS.
+    pub fn slot(self) -> usize {
+        (self.0 >> SLOT_SHIFT) as usize % SLOTS
+    }
+
+    /// Any key of that slot would do: all of them have one owner.
+    pub fn of_slot(lane: usize, slot: usize) -> Self {
+        Self(((lane * SLOTS + slot) as u64) << SLOT_SHIFT)
+    }
+
+    /// The rendezvous weight of a node for this key's slot: the highest weight owns it.
     ///
+    /// By slot and not by key, so that two nodes can compare what an owner owns slot by slot.
     /// Source: Thaler and Ravishankar, "A Name-Based Mapping Scheme for Rendezvous" (1996).
     pub fn weight(self, node: NameHash) -> u64 {
         let mut pair = [0; 16];
-        pair[..8].copy_from_slice(&self.0.to_le_bytes());
+        pair[..8].copy_from_slice(&(self.0 >> SLOT_SHIFT).to_le_bytes());
         pair[8..].copy_from_slice(&node.0.to_le_bytes());
         xxh3_64_with_seed(&pair, KEY_SEED)
     }
@@ -88,7 +106,9 @@ mod tests {
     fn the_protocol_hash_never_changes() {
         let hash = Key::new(b"session").unwrap().hash();
         assert_eq!(hash, KeyHash(0x0e8e_aa75_6cbc_08fd));
-        assert_eq!(hash.weight(NameHash::of("web1")), 0x23a8_7998_a68a_1adf);
+        assert_eq!((hash.lane(), hash.slot()), (0, 0xe8e));
+        assert_eq!(KeyHash::of_slot(0, 0xe8e).slot(), 0xe8e);
+        assert_eq!(hash.weight(NameHash::of("web1")), 0xd9ea_ae58_a792_df36);
     }
 
     #[test]

@@ -29,8 +29,17 @@ pub(crate) struct Options {
     pub(crate) core_dumps: bool,
     /// `-k`.
     pub(crate) lock_memory: bool,
+    /// It was started by its supervisor, with the right user and in the background.
+    pub(crate) is_child: bool,
     /// `-c`, for the limit of open files.
     pub(crate) connections_max: usize,
+}
+
+impl Options {
+    /// What is left to do for one whose parent has done the rest.
+    pub(crate) fn of_child(self) -> Self {
+        Self { daemon: false, pid_file: None, user: None, is_child: true, ..self }
+    }
 }
 
 /// Why the process can't live as it should.
@@ -94,7 +103,7 @@ fn raise(
 
 /// Becomes the user of `-u`, if this is root.
 pub(crate) fn assume_user(options: &Options) -> Result<(), Failure> {
-    if !unistd::geteuid().is_root() {
+    if options.is_child || !unistd::geteuid().is_root() {
         return Ok(());
     }
     let Some(name) = &options.user else {

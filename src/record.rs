@@ -61,6 +61,22 @@ pub struct Marks {
     pub has_binary_key: bool,
 }
 
+/// The items of one slot, in short: equal on two nodes if they hold the same there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// How many there are.
+    pub items: u32,
+    /// The sum of their hashes, each of key, version, CAS unique, deadline and length of the value.
+    pub sum: u64,
+}
+
+impl Digest {
+    /// Whether there is nothing.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// How a storage command treats what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreMode {

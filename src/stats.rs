@@ -119,18 +119,90 @@ impl Refusals {
     }
 }
 
+/// The buckets of `Waits`: each holds what took at most so many microseconds, and more than the
+/// one before. The last bound is the default of both timeouts.
+pub const WAIT_BOUNDS_US: [u64; 18] = [
+    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// How long commands have waited; written by one thread and read by any.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// One more than there are bounds.
+    buckets: [Counter; WAIT_BOUNDS_US.len() + 1],
+    sum_us: Counter,
+    max_us: Counter,
+}
+
+impl Waits {
+    /// One more has waited so long.
+    pub fn note(&self, us: u64) {
+        self.buckets[WAIT_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+        self.sum_us.add(us);
+        self.max_us.0.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {
+        self.buckets.iter().chain([&self.sum_us, &self.max_us]).for_each(Counter::reset);
+    }
+}
+
+/// The same of all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WaitTotals {
+    /// By bucket; the last holds what took longer than any bound.
+    pub buckets: [u64; WAIT_BOUNDS_US.len() + 1],
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+impl WaitTotals {
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// So many of a thousand took at most as long as this says, in microseconds.
+    pub fn quantile_us(&self, of_thousand: u64) -> u64 {
+        let rank = (self.count() * of_thousand).div_ceil(1000);
+        let mut below = 0;
+        for (count, bound) in self.buckets.iter().zip(WAIT_BOUNDS_US) {
+            below += count;
+            if below >= rank {
+                return bound.min(self.max_us);
+            }
+        }
+        self.max_us
+    }
+
+    fn add(&mut self, waits: &Waits) {
+        self.buckets.iter_mut().zip(&waits.buckets).for_each(|(sum, one)| *sum += one.get());
+        self.sum_us += waits.sum_us.get();
+        self.max_us = self.max_us.max(waits.max_us.get());
+    }
+}
+
 macro_rules! counters {
     ($($name:ident: $text:literal,)*) => {
         /// What one worker has counted; the names are those of `stats`.
         #[derive(Debug, Default)]
         pub struct Counters {
             $(#[doc = $text] pub $name: Counter,)*
+            /// Changes, until they were confirmed by all nodes.
+            pub commit_waits: Waits,
+            /// Reads that this node could not answer alone.
+            pub read_waits: Waits,
         }
 
         impl Counters {
             /// Sets all to zero, as `stats reset` does.
             pub fn reset(&self) {
                 $(self.$name.reset();)*
+                self.commit_waits.reset();
+                self.read_waits.reset();
             }
         }
 
@@ -138,12 +210,18 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default)]
         pub struct Totals {
             $(#[doc = $text] pub $name: u64,)*
+            /// Changes, until they were confirmed by all nodes.
+            pub commit_waits: WaitTotals,
+            /// Reads that this node could not answer alone.
+            pub read_waits: WaitTotals,
         }
 
         impl Totals {
             /// Adds one worker's counts.
             pub fn add(&mut self, counters: &Counters) {
                 $(self.$name += counters.$name.get();)*
+                self.commit_waits.add(&counters.commit_waits);
+                self.read_waits.add(&counters.read_waits);
             }
         }
     };
@@ -180,11 +258,32 @@ counters! {
     idle_kicks: "Connections closed because they were idle.",
     auth_cmds: "Attempts to log in.",
     auth_errors: "Of those, with a wrong name or password.",
+    write_timeouts: "Commands that the group did not confirm in time.",
+    hold_timeouts: "Commands that this node could not answer in time.",
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_is_the_bound_that_so_many_kept_and_never_above_the_longest() {
+        let (one, two) = (Counters::default(), Counters::default());
+        (0..50).for_each(|_| one.commit_waits.note(100));
+        (0..49).for_each(|_| two.commit_waits.note(101));
+        two.commit_waits.note(40_000_000);
+        let mut totals = Totals::default();
+        totals.add(&one);
+        totals.add(&two);
+        let waits = totals.commit_waits;
+        assert_eq!((waits.count(), waits.max_us), (100, 40_000_000));
+        assert_eq!(waits.sum_us, 50 * 100 + 49 * 101 + 40_000_000);
+        assert_eq!([500, 510, 990, 991].map(|q| waits.quantile_us(q)), [100, 200, 200, 40_000_000]);
+        one.read_waits.note(130);
+        totals.add(&one);
+        assert_eq!(totals.read_waits.quantile_us(500), 130, "the only one");
+        assert_eq!(WaitTotals::default().quantile_us(990), 0);
+    }
 
     #[test]
     fn totals_sum_over_workers_and_reset_clears() {

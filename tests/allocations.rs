@@ -46,11 +46,12 @@ impl Single {
     fn new(memory: usize) -> Self {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed: 1,
             settings: Settings { memory, workers: 1, ..Settings::default() },

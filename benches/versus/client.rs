@@ -91,7 +91,12 @@ impl Client {
 
     /// One number from `stats`.
     pub(crate) fn statistic(&mut self, name: &str) -> Result<u64, Failure> {
-        let value = self.fact("stats", name)?;
+        self.number("stats", name)
+    }
+
+    /// One number from a command that answers with values.
+    pub(crate) fn number(&mut self, command: &str, name: &str) -> Result<u64, Failure> {
+        let value = self.fact(command, name)?;
         value.parse().map_err(|_| self.not_said(name, value))
     }
 

@@ -30,7 +30,8 @@ const COMPARED: u32 = 16;
 /// What all connections of a load have in common.
 pub(crate) struct Shared<'a> {
     pub(crate) server: &'static str,
-    pub(crate) address: SocketAddr,
+    /// Connections are spread over these.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) source: Source,
     pub(crate) workload: &'static Workload,
     pub(crate) dataset: &'a Dataset,
@@ -94,7 +95,8 @@ impl<'a> Connection<'a> {
     ) -> Result<(), Failure> {
         self.begun = now;
         if self.stream.is_none() {
-            let stream = shared.source.connect(shared.address);
+            let address = shared.addresses[self.token.0 % shared.addresses.len()];
+            let stream = shared.source.connect(address);
             self.stream = Some(stream.doing(|| format!("connecting to {}", shared.server))?);
             self.watched = Watched::Nothing;
         }

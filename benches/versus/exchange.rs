@@ -1,7 +1,8 @@
 //! One write to a server and the exact bytes that must come back.
 //!
 //! Flags are 1, as pymemcache marks pickled values; stock memcached spends four bytes on any but 0.
-//! Knows the text and meta protocols from the client's side; knows no sockets.
+//! Knows the text and meta protocols from the client's side, and of Redis's one pair of commands; knows no
+//! sockets.
 
 use crate::dataset::{Dataset, Key, LARGE_ITEMS, Random};
 use crate::expected::Expected;
@@ -24,6 +25,15 @@ impl<'a> Exchange<'a> {
         let length = digits.format(value.len()).as_bytes();
         self.send(&[b"set ", key, b" 1 0 ", length, b"\r\n", value, b"\r\n"]);
         self.expect(&[b"STORED\r\n"]);
+    }
+
+    /// Redis's SET, answered when two replicas have it.
+    fn redis_set(&mut self, key: &Key, value: &[u8]) {
+        let mut digits = itoa::Buffer::new();
+        let length = digits.format(value.len()).as_bytes();
+        self.send(&[b"*3\r\n$3\r\nSET\r\n$32\r\n", key, b"\r\n$", length, b"\r\n", value]);
+        self.send(&[b"\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n"]);
+        self.expect(&[b"+OK\r\n:2\r\n"]);
     }
 
     fn meta_set(&mut self, key: &Key, value: &[u8]) {
@@ -122,6 +132,11 @@ impl Draft<'_, '_> {
     pub(crate) fn set(&mut self, item: usize) {
         let value = self.dataset.value(item);
         self.exchange.set(&self.dataset.key(item), value);
+    }
+
+    pub(crate) fn redis_set(&mut self, item: usize) {
+        let value = self.dataset.value(item);
+        self.exchange.redis_set(&self.dataset.key(item), value);
     }
 
     pub(crate) fn meta_get(&mut self, item: usize) {

@@ -8,6 +8,8 @@ use crate::instructions;
 use crate::memory;
 use crate::options::Options;
 use crate::plot::Chart;
+use crate::rejoin;
+use crate::replicated;
 use crate::report;
 use crate::rounds::Programs;
 use crate::sections;
@@ -27,6 +29,12 @@ pub(crate) fn measure(options: &Options, programs: &Programs) -> Result<Extras, 
     }
     if options.wants_group() {
         extras.add(sections::group(&group::compare(programs, options.pace())?));
+    }
+    if options.wants_replicated() {
+        extras.add(sections::replicated(&replicated::compare(programs, options.pace())?));
+    }
+    if options.wants_rejoin() {
+        extras.add(sections::rejoin(&rejoin::measure(&programs.sessiond, options.quick)?));
     }
     if options.wants_instructions() {
         count_instructions(programs, &mut extras)?;

@@ -7,7 +7,7 @@ use crate::rounds::{self, Comparison, Programs};
 use crate::server::Setup;
 use crate::workloads::GROUP_WORKLOADS;
 
-const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 
 /// A single node takes the place of memcached in each comparison. All nodes share a core, so what a
 /// set costs in a group is that of the node that the clients talk to, and its latency has the work

@@ -28,6 +28,12 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Adds those of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+        self.total += other.total;
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.total
     }

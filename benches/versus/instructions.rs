@@ -88,7 +88,7 @@ fn instructions(
     let setup = Setup { counts: Some(path), ..Setup::with_limit(LIMIT_MIB) };
     let server = program.start(&setup)?;
     server.connect()?.preload(&dataset)?;
-    Load::open(workload, &dataset, &server)?.run(Extent::Cycles(cycles))?;
+    Load::open(workload, &dataset, &[&server])?.run(Extent::Cycles(cycles))?;
     server.stop()?;
     let mut count = Count::default();
     for thread in threads(&name)? {

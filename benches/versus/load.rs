@@ -57,12 +57,13 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// Opens the idle connections; the busy ones connect when they begin.
+    /// Opens the idle connections, to the first server; the busy ones connect when they begin.
     pub(crate) fn open(
         workload: &'static Workload,
         dataset: &'a Dataset,
-        server: &Server,
+        servers: &[&Server],
     ) -> Result<Self, Failure> {
+        let server = servers[0];
         let poll = Poll::new().doing(|| "creating an epoll".to_owned())?;
         let registry = poll.registry().try_clone().doing(|| "cloning an epoll".to_owned())?;
         Ok(Self {
@@ -73,7 +74,7 @@ impl<'a> Load<'a> {
                 .collect(),
             shared: Shared {
                 server: server.name,
-                address: server.address,
+                addresses: servers.iter().map(|server| server.address).collect(),
                 source: Source::default(),
                 workload,
                 dataset,

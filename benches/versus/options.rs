@@ -12,6 +12,10 @@ use crate::workloads::{WORKLOADS, Workload};
 const MEMORY: &str = "memory";
 const INSTRUCTIONS: &str = "instructions";
 const GROUP: &str = "group";
+const REPLICATED: &str = "replicated";
+const REJOIN: &str = "rejoin";
+/// All of them.
+const PARTS: [&str; 5] = [MEMORY, INSTRUCTIONS, GROUP, REPLICATED, REJOIN];
 
 /// Runs stock memcached and sessiond side by side and compares them.
 ///
@@ -30,10 +34,10 @@ pub(crate) struct Options {
 
     /// Two rounds of half a second: does it work at all?
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
 
-    /// Only these workloads, by name, separated by commas; "memory", "instructions" and "group" are
-    /// those parts
+    /// Only these workloads, by name, separated by commas; "memory", "instructions", "group",
+    /// "replicated" and "rejoin" are those parts
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -49,6 +53,14 @@ pub(crate) struct Options {
     /// Also compare a node of a group of three with a single node
     #[arg(long)]
     group: bool,
+
+    /// Also compare sets in a group of three with a single node, and with Redis and two replicas
+    #[arg(long)]
+    replicated: bool,
+
+    /// Also measure how long a node takes to come back into a group that holds a gibibyte
+    #[arg(long)]
+    rejoin: bool,
 
     /// Also write the results to this file as markdown, and plots beside it as SVG
     #[arg(long, value_name = "FILE")]
@@ -74,14 +86,15 @@ impl Options {
             return Err(Failure::Option(complaint));
         }
         let unknown = |name: &&String| {
-            ![MEMORY, INSTRUCTIONS, GROUP].contains(&name.as_str())
+            !PARTS.contains(&name.as_str())
                 && !WORKLOADS.iter().any(|workload| workload.name == **name)
         };
         if let Some(name) = self.only.iter().find(unknown) {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
             let complaint = format!(
-                "--only {name}: expected {}, {MEMORY}, {INSTRUCTIONS} or {GROUP}",
-                names.join(", ")
+                "--only {name}: expected one of {}, {}",
+                names.join(", "),
+                PARTS.join(", ")
             );
             return Err(Failure::Option(complaint));
         }
@@ -110,6 +123,14 @@ impl Options {
 
     pub(crate) fn wants_group(&self) -> bool {
         self.is_chosen(GROUP) || self.group
+    }
+
+    pub(crate) fn wants_replicated(&self) -> bool {
+        self.is_chosen(REPLICATED) || self.replicated
+    }
+
+    pub(crate) fn wants_rejoin(&self) -> bool {
+        self.is_chosen(REJOIN) || self.rejoin
     }
 
     fn is_chosen(&self, name: &str) -> bool {

@@ -107,8 +107,8 @@ pub(crate) fn compare_two(
     pace: Pace,
 ) -> Result<Comparison, Failure> {
     let [first, second] = servers;
-    let first = Contender::new(workload, dataset, first)?;
-    interleave(first, Contender::new(workload, dataset, second)?, pace)
+    let first = Contender::new(workload, dataset, &[first], &[first])?;
+    interleave(first, Contender::new(workload, dataset, &[second], &[second])?, pace)
 }
 
 fn interleave(
@@ -137,29 +137,32 @@ fn interleave(
     })
 }
 
-/// One server with its load.
-struct Contender<'a> {
+/// One server, or several that work together, with their load.
+pub(crate) struct Contender<'a> {
     workload: &'static Workload,
-    server: &'a Server,
+    /// Whose processor time counts.
+    workers: Vec<&'a Server>,
     load: Load<'a>,
 }
 
 impl<'a> Contender<'a> {
-    fn new(
+    /// Clients are spread over those that are asked.
+    pub(crate) fn new(
         workload: &'static Workload,
         dataset: &'a Dataset,
-        server: &'a Server,
+        asked: &[&'a Server],
+        workers: &[&'a Server],
     ) -> Result<Self, Failure> {
-        let mut load = Load::open(workload, dataset, server)?;
+        let mut load = Load::open(workload, dataset, asked)?;
         load.run(Extent::Time(WARM_UP))?;
-        Ok(Self { workload, server, load })
+        Ok(Self { workload, workers: workers.to_vec(), load })
     }
 
-    fn run(&mut self, duration: Duration) -> Result<Sample, Failure> {
+    pub(crate) fn run(&mut self, duration: Duration) -> Result<Sample, Failure> {
         let generator_before = machine::cpu_time("self")?;
-        let server_before = self.server.cpu_time()?;
+        let server_before = self.cpu_time()?;
         let tally = self.load.run(Extent::Time(duration))?;
-        let server_cpu = (self.server.cpu_time()? - server_before).as_secs_f64();
+        let server_cpu = (self.cpu_time()? - server_before).as_secs_f64();
         let generator_cpu = (machine::cpu_time("self")? - generator_before).as_secs_f64();
         let elapsed = tally.elapsed.as_secs_f64();
         let units = (tally.cycles.total() * self.workload.units as u64) as f64;
@@ -172,6 +175,12 @@ impl<'a> Contender<'a> {
             server_busy: server_cpu / elapsed,
             generator_busy: generator_cpu / elapsed,
         })
+    }
+}
+
+impl Contender<'_> {
+    fn cpu_time(&self) -> Result<Duration, Failure> {
+        self.workers.iter().map(|server| server.cpu_time()).sum()
     }
 }
 
@@ -199,7 +208,7 @@ impl Sample {
         self.generator_busy >= AS_BUSY * self.server_busy
     }
 
-    fn median(samples: impl Iterator<Item = Self> + Clone) -> Self {
+    pub(crate) fn median(samples: impl Iterator<Item = Self> + Clone) -> Self {
         let of = |field: fn(Self) -> f64| median(samples.clone().map(field).collect());
         Self {
             units_per_s: of(|it| it.units_per_s),
@@ -214,7 +223,7 @@ impl Sample {
 }
 
 impl Ratio {
-    fn of(rounds: &[(Sample, Sample)], field: fn(&Sample) -> f64) -> Self {
+    pub(crate) fn of(rounds: &[(Sample, Sample)], field: fn(&Sample) -> f64) -> Self {
         let ratios = rounds.iter().map(|(memcached, sessiond)| field(sessiond) / field(memcached));
         Self {
             lowest: ratios.clone().fold(f64::INFINITY, f64::min),

@@ -1,11 +1,15 @@
 //! The parts that measure no speed, as text for terminal and file alike: memory, connections, instructions.
 
 use crate::crowd::{Activity, Crowd, Stage};
+use crate::histogram::Histogram;
 use crate::instructions::Counted;
 use crate::memory::{Filled, LIMIT_MIB};
 use crate::promise;
+use crate::redis;
+use crate::rejoin::{Rejoin, Rejoins};
+use crate::replicated::Replicated;
 use crate::report::mebibytes;
-use crate::rounds::Comparison;
+use crate::rounds::{Comparison, Ratio, Sample};
 use crate::table::Table;
 
 /// How many items both hold, and in what memory.
@@ -112,8 +116,7 @@ pub(crate) fn group(comparisons: &[Comparison]) -> String {
     for comparison in comparisons {
         let names = ["single node", "node of three"];
         for (name, sample) in names.into_iter().zip(comparison.samples()) {
-            let cpu = comparison.cpu;
-            let ratio = format!("{:.2} ({:.2}..{:.2})", cpu.median, cpu.lowest, cpu.highest);
+            let ratio = spread(comparison.cpu);
             table.push([
                 comparison.workload.name.to_owned(),
                 name.to_owned(),
@@ -130,6 +133,86 @@ pub(crate) fn group(comparisons: &[Comparison]) -> String {
          One node of a group beside a single node, both sessiond. All three nodes run on one core, the \
          generator on the other: the latency of a set has the work of three in it. CPU is that of the node \
          that is asked. \"alone\" is one connection instead of fifty.\n\n{table}"
+    )
+}
+
+/// What a set costs that is on three nodes before it is confirmed.
+pub(crate) fn replicated(all: &[Replicated]) -> String {
+    let mut table = Table::new([
+        "set 1 KiB",
+        "connections",
+        "sets/s",
+        "p50 us",
+        "p99 us",
+        "CPU us, all processes",
+        "sets/s, beside Redis",
+        "CPU, beside Redis",
+    ]);
+    let mut push = |name: &str, connections: usize, sample: &Sample, ratios: [String; 2]| {
+        let [throughput, cpu] = ratios;
+        table.push([
+            name.to_owned(),
+            connections.to_string(),
+            format!("{:.0}", sample.units_per_s),
+            format!("{:.0}", sample.p50_us),
+            format!("{:.0}", sample.p99_us),
+            format!("{:.1}", sample.cpu_us_per_unit),
+            throughput,
+            cpu,
+        ]);
+    };
+    for Replicated { workload, single, group, redis } in all {
+        let connections = workload.connections;
+        push("single node", connections, single, Default::default());
+        let ratios = redis.as_ref().map(|beside| [spread(beside.throughput), spread(beside.cpu)]);
+        push("group of three", connections, group, ratios.unwrap_or_default());
+        if let Some(beside) = redis {
+            push("Redis, WAIT 2", connections, &beside.redis, Default::default());
+        }
+    }
+    let redis = redis::version().unwrap_or_else(|| {
+        "redis-server was not found (Debian: apt-get install redis-server)".into()
+    });
+    format!(
+        "## Sets that are on three nodes\n\n\
+         One worker thread for each node, all processes on one core, the generator on the other. Redis: a \
+         master and two replicas, nothing on disk, SET and WAIT 2 0 in one write ({redis}). Clients of the \
+         group are spread over its nodes.\n\n{table}"
+    )
+}
+
+fn spread(ratio: Ratio) -> String {
+    format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.lowest, ratio.highest)
+}
+
+/// How a node comes back.
+pub(crate) fn rejoin(seen: &Rejoins) -> String {
+    let mut table = Table::new([
+        "it comes back",
+        "s",
+        "items sent",
+        "MiB sent",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+    ]);
+    let mut push = |name: &str, [took, items, bytes]: [String; 3], latencies: &Histogram| {
+        let quantile = |share| format!("{:.0}", latencies.quantile_us(share));
+        let (p50, p99, p999) = (quantile(0.5), quantile(0.99), quantile(0.999));
+        table.push([name.to_owned(), took, items, bytes, p50, p99, p999]);
+    };
+    push("(nobody does)", Default::default(), &seen.calm);
+    for Rejoin { name, took, items, bytes, latencies } in &seen.rejoins {
+        let took = format!("{:.2}", took.as_secs_f64());
+        let sent = [took, items.to_string(), format!("{:.0}", mebibytes(*bytes))];
+        push(name, sent, latencies);
+    }
+    format!(
+        "## A node that comes back\n\n\
+         Into a group of three that holds {} sessions of 2 KiB, all nodes and clients on the same two cores. \
+         From its start, or from SIGCONT, until the others have it as a member; the latencies are those of \
+         some 1600 commands a second, a fifth of them sets, to the two others.\n\n{table}",
+        seen.items
     )
 }
 

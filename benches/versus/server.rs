@@ -31,13 +31,15 @@ pub(crate) const LOG_FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
 pub(crate) struct Setup {
     pub(crate) limit_mib: usize,
     pub(crate) clients_max: usize,
+    /// Where it runs.
+    pub(crate) cores: &'static str,
     /// Where callgrind is to write what it counted; without it the server runs by itself.
     pub(crate) counts: Option<PathBuf>,
 }
 
 impl Setup {
     pub(crate) fn with_limit(limit_mib: usize) -> Self {
-        Self { limit_mib, clients_max: USUAL_CLIENTS_MAX, counts: None }
+        Self { limit_mib, clients_max: USUAL_CLIENTS_MAX, cores: SERVER_CORE, counts: None }
     }
 }
 
@@ -85,27 +87,22 @@ impl Program {
 
     /// Starts so many nodes that hold the same, and waits until all are members.
     pub(crate) fn start_group(&self, nodes: usize, setup: &Setup) -> Result<Vec<Server>, Failure> {
-        let addresses = (0..nodes).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
-        let named = addresses.iter().enumerate().map(|(n, address)| format!("n{n}={address}"));
-        let peers = named.collect::<Vec<_>>().join(",");
-        let mut servers = Vec::new();
-        for (n, address) in addresses.iter().enumerate() {
-            let (name, listen) = (format!("n{n}"), address.to_string());
-            let flags = ["--cluster", "versus", "--node-name", &name, "--peer-listen", &listen];
-            servers.push(self.start_with(setup, &[&flags[..], &["--peers", &peers]].concat())?);
-        }
+        let flags = flags_of_group(nodes)?;
+        let start = |flags: &Vec<String>| self.start_with(setup, flags);
+        let servers = flags.iter().map(start).collect::<Result<Vec<_>, _>>()?;
         for server in &servers {
             server.wait_until_it_is_a_member()?;
         }
         Ok(servers)
     }
 
-    fn start_with(&self, setup: &Setup, flags: &[&str]) -> Result<Server, Failure> {
+    /// The same with more flags.
+    pub(crate) fn start_with(&self, setup: &Setup, flags: &[String]) -> Result<Server, Failure> {
         let address = free_address()?;
         let log =
             File::create(self.log_path()).doing(|| format!("creating {}", self.log_path()))?;
         let process = Command::new("taskset")
-            .args(["-c", SERVER_CORE])
+            .args(["-c", setup.cores])
             .args(callgrind(setup))
             .args([&self.path, "-l", "127.0.0.1"])
             .args(["-p", &address.port().to_string()])
@@ -119,7 +116,7 @@ impl Program {
             .stderr(log)
             .spawn()
             .doing(|| "starting taskset (util-linux)".to_owned())?;
-        let mut server = Server { name: self.name, address, process, log_path: self.log_path() };
+        let mut server = Server::running(self.name, address, process, self.log_path());
         let start_max = if setup.counts.is_some() { START_MAX_COUNTED } else { START_MAX };
         server.wait_until_it_answers(start_max)?;
         Ok(server)
@@ -161,8 +158,21 @@ fn callgrind(setup: &Setup) -> Vec<String> {
     ["prlimit", &open_files].into_iter().chain(callgrind).map(str::to_owned).collect()
 }
 
+/// What makes each of so many nodes one of a group; their names are n0, n1 and so on.
+pub(crate) fn flags_of_group(nodes: usize) -> Result<Vec<Vec<String>>, Failure> {
+    let addresses = (0..nodes).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
+    let named = addresses.iter().enumerate().map(|(n, address)| format!("n{n}={address}"));
+    let peers = named.collect::<Vec<_>>().join(",");
+    let flags_of = |(n, address): (usize, &SocketAddr)| {
+        let (name, listen) = (format!("n{n}"), address.to_string());
+        let flags = ["--cluster", "versus", "--node-name", &name, "--peer-listen", &listen];
+        [&flags[..], &["--peers", &peers]].concat().into_iter().map(str::to_owned).collect()
+    };
+    Ok(addresses.iter().enumerate().map(flags_of).collect())
+}
+
 /// Somebody else could take the port before the server does; then the server says so and the run ends.
-fn free_address() -> Result<SocketAddr, Failure> {
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .doing(|| "looking for a free port".to_owned())
@@ -178,6 +188,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Answers for this process from now on; whether it works is for the caller to see.
+    pub(crate) fn running(
+        name: &'static str,
+        address: SocketAddr,
+        process: Child,
+        log_path: String,
+    ) -> Self {
+        Self { name, address, process, log_path }
+    }
+
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         Client::connect(self.name, self.address)
     }
@@ -190,12 +210,16 @@ impl Server {
         machine::resident_bytes(&self.process.id().to_string())
     }
 
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> Result<(), Failure> {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let sent = rustix::process::kill_process(pid, signal);
+        sent.map_err(io::Error::from).doing(|| format!("sending a signal to {}", self.name))
+    }
+
     /// Asks it to end and waits until it has.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         let doing = || format!("stopping {}", self.name);
-        let pid = rustix::process::Pid::from_child(&self.process);
-        let asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        asked.map_err(io::Error::from).doing(doing)?;
+        self.signal(rustix::process::Signal::TERM)?;
         let give_up_at = Instant::now() + START_MAX_COUNTED;
         while self.process.try_wait().doing(doing)?.is_none() {
             interrupt::check()?;
@@ -228,7 +252,7 @@ impl Server {
         }
     }
 
-    fn wait_until_it_is_a_member(&self) -> Result<(), Failure> {
+    pub(crate) fn wait_until_it_is_a_member(&self) -> Result<(), Failure> {
         let give_up_at = Instant::now() + START_MAX_GROUP;
         while self.connect()?.fact("stats replication", "state")? != "member" {
             interrupt::check()?;

@@ -93,6 +93,20 @@ pub(crate) static GROUP_WORKLOADS: &[Workload] = &[
     Workload { name: "group-set-1k-alone", steps: &[set], connections: 1, ..USUAL },
 ];
 
+/// What a group is measured by beside Redis: with few connections there is nothing to batch.
+pub(crate) static REPLICATED_WORKLOADS: &[Workload] = &[
+    Workload { name: "replicated-set-1k", steps: &[set], connections: 1, ..USUAL },
+    Workload { name: "replicated-set-1k", steps: &[set], connections: 8, ..USUAL },
+    Workload { name: "replicated-set-1k", steps: &[set], connections: 48, ..USUAL },
+];
+
+/// The same for Redis, in the same order.
+pub(crate) static REDIS_WORKLOADS: &[Workload] = &[
+    Workload { name: "redis-set-wait-1k", steps: &[redis_set], connections: 1, ..USUAL },
+    Workload { name: "redis-set-wait-1k", steps: &[redis_set], connections: 8, ..USUAL },
+    Workload { name: "redis-set-wait-1k", steps: &[redis_set], connections: 48, ..USUAL },
+];
+
 /// Every workload, in the order they run.
 pub(crate) static WORKLOADS: &[Workload] = &[
     Workload { name: "get-1k", steps: &[mostly_get::<90>], ..USUAL },
@@ -204,6 +218,11 @@ fn get(draft: &mut Draft<'_, '_>) {
 fn set(draft: &mut Draft<'_, '_>) {
     let item = draft.item();
     draft.set(item);
+}
+
+fn redis_set(draft: &mut Draft<'_, '_>) {
+    let item = draft.item();
+    draft.redis_set(item);
 }
 
 fn set_new(draft: &mut Draft<'_, '_>) {

@@ -127,6 +127,11 @@ pub(super) struct Flags {
     #[arg(short = 'i', long, help_heading = "Process")]
     pub(super) license: bool,
 
+    /// Where to answer HTTP for monitoring: /metrics, /healthz, /readyz; a port alone is on
+    /// 127.0.0.1. Anybody who can connect may read the figures: never a key or a value.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Process")]
+    pub(super) admin_listen: Option<String>,
+
     /// Name of the group; the same on all its nodes.
     #[arg(long, value_name = "NAME", help_heading = "Group")]
     pub(super) cluster: Option<String>,
@@ -136,7 +141,8 @@ pub(super) struct Flags {
     /// Where the other nodes connect.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Group")]
     pub(super) peer_listen: Option<String>,
-    /// Every node of the group; this one may be among them.
+    /// Every node of the group; this one may be among them. Counts when the group begins; `sessiond
+    /// ctl` changes it later.
     #[arg(long, value_name = "NAME=HOST:PORT,...", help_heading = "Group")]
     pub(super) peers: Option<String>,
     /// This node's certificate, for its node name, and those up to the authority's (PEM). With it
@@ -178,12 +184,29 @@ pub(super) struct Flags {
     /// A node that is silent for so long is left out.
     #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
     pub(super) suspect: u64,
+    /// How fast this node fills one that joins: 64k to 64g bytes a second, or unlimited.
+    #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = "Group")]
+    pub(super) sync_rate: String,
     /// How long a write waits for the other nodes before its connection is closed.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Group")]
     pub(super) write_timeout: u64,
     /// How long a command waits while this node can't answer.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Group")]
     pub(super) hold_timeout: u64,
+
+    /// Hold the client sockets in a small parent process, which starts the server again when it
+    /// dies, and the new one at SIGUSR2: nobody is ever refused.
+    #[arg(long, help_heading = "Process")]
+    pub(super) supervise: bool,
+    /// At SIGTERM, how long clients have to close their connections; they are served meanwhile.
+    #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Process")]
+    pub(super) drain_timeout: u64,
+    /// How long a new program has to begin to serve; then the former one begins again.
+    #[arg(long, value_name = "MS", default_value_t = 60_000, help_heading = "Process")]
+    pub(super) upgrade_timeout: u64,
+    /// Only say what is wrong with the command line, if anything is.
+    #[arg(long, help_heading = "Process")]
+    pub(super) check: bool,
 
     /// Growth of memcached's slab classes.
     #[arg(short = 'f', long, value_name = "NUM", default_value_t = 1.25, help_heading = TAKEN)]

@@ -1,8 +1,9 @@
 //! The flags of a group: who the other nodes are.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use sessiond::replication::Timing;
+use sessiond::replication::{NAME_MAX, NODES_MAX, Nodes, Place, Timing};
 use sessiond::server::{CertificateFiles, PeerOptions, PeerSecurity, can_be_certified};
 
 use super::flags::Flags;
@@ -10,8 +11,8 @@ use super::flags::Flags;
 /// The other nodes; by default there are none.
 #[derive(Default)]
 pub(super) struct Group {
-    /// Their names, in order.
-    pub(super) names: Vec<Box<str>>,
+    /// All of them, this one included.
+    pub(super) nodes: Nodes,
     /// How they meet.
     pub(super) options: Option<PeerOptions>,
     /// How soon the silent are suspected, and what follows from that.
@@ -20,17 +21,18 @@ pub(super) struct Group {
     pub(super) last_man_standing: bool,
     /// Whether a node that reaches no other answers reads.
     pub(super) isolated_reads: bool,
+    /// Bytes a second for those that join.
+    pub(super) sync_rate: Option<u64>,
 }
 
-/// At most this many nodes hold full copies of each other.
-const NODES_MAX: usize = 7;
-/// Names go into the first message between nodes, which is short.
-const NAME_MAX: usize = 64;
 /// Below, a busy machine looks dead; above, a dead one looks busy for too long.
 const SUSPECT_MS: std::ops::RangeInclusive<u64> = 50..=10_000;
 /// Of a silence that is suspicious, some beats must have room in it.
 const BEATS_IN_SILENCE: u64 = 8;
 const BEAT_MAX_MS: u64 = 50;
+
+/// Below, a chunk takes longer than anybody waits for; above, nothing is left to limit.
+const SYNC_RATE: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 30;
 
 /// `None`: a node of its own.
 pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
@@ -57,32 +59,30 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
     let listen = socket_address("--peer-listen", listen)?;
     let mut peers = peers(list)?;
     let security = security(flags)?;
-    let all_here = peers.iter().all(|(_, address)| address.ip().is_loopback());
+    let all_here = peers.values().all(|address| address.ip().is_loopback());
     allow(&security, flags, all_here && listen.ip().is_loopback())?;
     if matches!(security, PeerSecurity::Certificates(_)) {
-        check_names(peers.iter().map(|(name, _)| &**name).chain([me]))?;
+        check_names(peers.keys().map(|name| &**name).chain([me]))?;
     }
-    peers.retain(|(name, _)| **name != *me);
-    if peers.len() >= NODES_MAX {
+    peers.entry(me.into()).or_insert(listen);
+    if peers.len() > NODES_MAX {
         return Err(format!("--peers: a group has at most {NODES_MAX} nodes"));
     }
-    peers.sort();
-    let (names, addresses): (Vec<Box<str>>, Vec<_>) = peers.into_iter().unzip();
     let options = PeerOptions {
         cluster: cluster.into(),
         listen,
-        addresses,
-        voters: voters(flags, me, &names)?,
+        keeps_to_loopback: keeps_to_loopback(&security, flags),
         state_dir: flags.state_dir.as_deref().map(super::absolute),
         is_witness: flags.witness,
         security,
     };
     Ok(Some(Group {
-        names,
+        nodes: nodes(flags, peers)?,
         options: Some(options),
         timing: timing(flags)?,
         last_man_standing: last_man_standing(flags)?,
         isolated_reads: isolated_reads(flags)?,
+        sync_rate: sync_rate(&flags.sync_rate)?,
     }))
 }
 
@@ -123,6 +123,15 @@ fn allow(security: &PeerSecurity, flags: &Flags, is_all_here: bool) -> Result<()
     Err(why.into())
 }
 
+/// Whether a node that is added later has to be on this machine too.
+fn keeps_to_loopback(security: &PeerSecurity, flags: &Flags) -> bool {
+    match security {
+        PeerSecurity::Certificates(_) => false,
+        PeerSecurity::Secret(_) => !flags.peer_plain,
+        PeerSecurity::Open => true,
+    }
+}
+
 /// Certificates are for DNS names.
 fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     match names.find(|name| !can_be_certified(name)) {
@@ -133,19 +142,25 @@ fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Strin
     }
 }
 
-/// All, or the one that breaks ties.
-fn voters(flags: &Flags, me: &str, others: &[Box<str>]) -> Result<Vec<Box<str>>, String> {
-    let mut all = others.to_vec();
-    all.push(me.into());
-    all.sort();
-    match &flags.tie_breaker {
+/// All vote, or the one that breaks ties.
+fn nodes(flags: &Flags, peers: Peers) -> Result<Nodes, String> {
+    let tie_breaker = flags.tie_breaker.as_deref();
+    match tie_breaker {
         Some(_) if flags.witness => {
-            Err("--witness: with --tie-breaker only that node votes; leave one of them out".into())
+            return Err(
+                "--witness: with --tie-breaker only that node votes; leave one of them out".into(),
+            );
         }
-        None => Ok(all),
-        Some(name) if all.iter().any(|other| **other == **name) => Ok(vec![name.as_str().into()]),
-        Some(name) => Err(format!("--tie-breaker {name}: no node of --peers has that name")),
+        Some(name) if !peers.contains_key(name) => {
+            return Err(format!("--tie-breaker {name}: no node of --peers has that name"));
+        }
+        _ => {}
     }
+    let place = |(name, address): (Box<str>, SocketAddr)| {
+        let votes = tie_breaker.is_none_or(|breaker| *breaker == *name);
+        (name, Place { address, votes, is_given: false })
+    };
+    Ok(peers.into_iter().map(place).collect())
 }
 
 fn timing(flags: &Flags) -> Result<Timing, String> {
@@ -178,24 +193,52 @@ fn isolated_reads(flags: &Flags) -> Result<bool, String> {
     }
 }
 
-fn peers(list: &str) -> Result<Vec<(Box<str>, SocketAddr)>, String> {
-    let mut peers: Vec<(Box<str>, SocketAddr)> = Vec::new();
+/// `None`: as fast as it goes.
+fn sync_rate(text: &str) -> Result<Option<u64>, String> {
+    if text == "unlimited" || text == "0" {
+        return Ok(None);
+    }
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let rate = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match rate.filter(|rate| SYNC_RATE.contains(rate)) {
+        Some(rate) => Ok(Some(rate)),
+        None => Err(format!(
+            "--sync-rate {text}: expected bytes per second from 64k to 64g, or unlimited"
+        )),
+    }
+}
+
+fn peers(list: &str) -> Result<Peers, String> {
+    let mut peers = Peers::new();
     for entry in list.split(',').filter(|entry| !entry.is_empty()) {
-        let (name, address) = entry.split_once('=').ok_or_else(|| {
-            format!("--peers {entry:?}: expected NAME=HOST:PORT, e.g. web1=10.0.0.7:11212")
-        })?;
-        if peers.iter().any(|(other, _)| **other == *name) {
+        let (name, address) = peer("--peers", entry)?;
+        if peers.insert(name.clone(), address).is_some() {
             return Err(format!("--peers names {name:?} twice"));
         }
-        if !(1..=NAME_MAX).contains(&name.len()) {
-            return Err(format!("--peers {name:?}: a name has 1 to {NAME_MAX} bytes"));
-        }
-        peers.push((name.into(), socket_address("--peers", address)?));
     }
     Ok(peers)
 }
 
-fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
+/// Where nodes are, by name.
+type Peers = BTreeMap<Box<str>, SocketAddr>;
+
+/// One `NAME=HOST:PORT`.
+pub(super) fn peer(flag: &str, entry: &str) -> Result<(Box<str>, SocketAddr), String> {
+    let (name, address) = entry.split_once('=').ok_or_else(|| {
+        format!("{flag} {entry:?}: expected NAME=HOST:PORT, e.g. web1=10.0.0.7:11212")
+    })?;
+    if !(1..=NAME_MAX).contains(&name.len()) {
+        return Err(format!("{flag} {name:?}: a name has 1 to {NAME_MAX} bytes"));
+    }
+    Ok((name.into(), socket_address(flag, address)?))
+}
+
+pub(super) fn socket_address(flag: &str, text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("{flag} {text:?}: expected HOST:PORT, e.g. 10.0.0.7:11212");
     let mut resolved = text.to_socket_addrs().map_err(|_| wrong())?;
     resolved.next().ok_or_else(wrong)

@@ -9,7 +9,9 @@ mod flags;
 mod group;
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use sessiond::node;
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     /// Print this and exit.
     Print(String),
     /// Say this to the node that runs with that state directory.
-    Tell { state_dir: PathBuf, line: &'static str },
+    Tell { state_dir: PathBuf, line: String },
     /// Run a server.
     Run(Box<Launch>),
 }
@@ -41,6 +43,10 @@ pub(crate) struct Launch {
     pub(crate) process: process::Options,
     /// How much goes into the log.
     pub(crate) verbosity: Verbosity,
+    /// Whether a parent holds the client sockets.
+    pub(crate) supervise: bool,
+    /// How long a new program has to begin to serve.
+    pub(crate) upgrade_timeout: Duration,
     /// What is taken, but not as it may be expected.
     pub(crate) warnings: Vec<String>,
 }
@@ -84,7 +90,15 @@ pub(crate) fn parse(
     match Flags::try_parse_from(arguments) {
         Ok(flags) if flags.version => Ok(Command::Print(versions())),
         Ok(flags) if flags.license => Ok(Command::Print(LICENSE.into())),
-        Ok(flags) => flags.launch(as_memcached, random).map(Box::new).map(Command::Run),
+        Ok(flags) => {
+            let is_trial = flags.check;
+            let launch = flags.launch(as_memcached, random)?;
+            Ok(if is_trial {
+                Command::Print(String::new())
+            } else {
+                Command::Run(Box::new(launch))
+            })
+        }
         Err(error) if !error.use_stderr() => Ok(Command::Print(error.to_string())),
         Err(error) => Err(one_line(&error.to_string())),
     }
@@ -112,11 +126,12 @@ impl Flags {
         let process = self.process(&settings);
         let node = node::Options {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
-            peers: group.names,
+            nodes: group.nodes,
             succeeds: Vec::new(),
             timing: group.timing,
             last_man_standing: group.last_man_standing,
             isolated_reads: group.isolated_reads,
+            sync_rate: group.sync_rate,
             rules: Rules::default(),
             seed: random[1],
             settings,
@@ -125,16 +140,26 @@ impl Flags {
             node,
             listen,
             port_file: None,
+            admin: self.admin(&mut warnings)?,
             peers: group.options,
             write_timeout_ms: self.write_timeout,
             hold_timeout_ms: self.hold_timeout,
+            drain_timeout_ms: self.drain_timeout,
+            supervisor: None,
         };
         let verbosity = match self.verbose {
             0 => Verbosity::Events,
             1 => Verbosity::Details,
             _ => Verbosity::Everything,
         };
-        Ok(Launch { server, process, verbosity, warnings })
+        Ok(Launch {
+            server,
+            process,
+            verbosity,
+            warnings,
+            supervise: self.supervise,
+            upgrade_timeout: Duration::from_millis(self.upgrade_timeout),
+        })
     }
 
     /// What memcached can do and this server can't: taking it would be a lie.
@@ -256,6 +281,23 @@ impl Flags {
         Ok(vec![addresses::everywhere(port)])
     }
 
+    /// Figures are nobody's business outside of this machine, unless somebody says so.
+    fn admin(&self, warnings: &mut Vec<String>) -> Result<Option<SocketAddr>, String> {
+        let Some(text) = &self.admin_listen else {
+            return Ok(None);
+        };
+        let address = match text.parse::<u16>() {
+            Ok(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+            Err(_) => group::socket_address("--admin-listen", text)?,
+        };
+        if !address.ip().is_loopback() {
+            warnings.push(format!(
+                "--admin-listen {address}: whoever reaches it can read this node's figures; keep it in a network of your own"
+            ));
+        }
+        Ok(Some(address))
+    }
+
     fn process(&self, settings: &Settings) -> process::Options {
         process::Options {
             daemon: self.daemon,
@@ -266,6 +308,7 @@ impl Flags {
             pid_file: self.pidfile.as_deref().map(absolute),
             user: self.user.clone(),
             core_dumps: self.enable_coredumps,
+            is_child: false,
             lock_memory: self.lock_memory,
             connections_max: settings.connections_max,
         }

@@ -11,7 +11,7 @@ fn launch(line: &str) -> Result<Launch, String> {
     match parse(line.split_whitespace().map(OsString::from), [1, 2])? {
         Command::Run(launch) => Ok(*launch),
         Command::Print(text) => Err(text),
-        Command::Tell { line, .. } => Err(line.into()),
+        Command::Tell { line, .. } => Err(line),
     }
 }
 
@@ -108,18 +108,26 @@ fn what_is_taken_but_not_done_is_a_warning() {
 }
 
 #[test]
-fn a_group_leaves_out_the_node_itself() {
+fn a_group_consists_of_its_peers_and_the_node_itself() {
     let options = launch(&format!("sessiond {GROUP} {PEERS}")).unwrap().server;
-    assert_eq!(options.node.peers, ["b".into(), "c".into()]);
-    assert_eq!(options.peers.unwrap().addresses.len(), 2);
+    let nodes = options.node.nodes;
+    assert_eq!(nodes.keys().map(|name| &**name).collect::<String>(), "abc");
+    assert_eq!(nodes["a"].address, options.peers.unwrap().listen, "nobody has said otherwise");
+    let alone = launch(&format!("sessiond {GROUP} --peers a=127.0.0.1:7")).unwrap().server;
+    assert_eq!(alone.node.nodes["a"].address.port(), 7, "a group may begin with one");
 }
 
 #[test]
 fn all_nodes_vote_or_the_one_that_breaks_ties() {
     let options =
         |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;
-    assert_eq!(options("").peers.unwrap().voters, ["a".into(), "b".into(), "c".into()]);
-    assert_eq!(options("--tie-breaker b").peers.unwrap().voters, ["b".into()]);
+    let voters = |flags: &str| {
+        let nodes = options(flags).node.nodes;
+        let voters = nodes.iter().filter(|(_, place)| place.votes);
+        voters.map(|(name, _)| &**name).collect::<String>()
+    };
+    assert_eq!(voters(""), "abc");
+    assert_eq!(voters("--tie-breaker b"), "b");
     assert!(options("").node.last_man_standing);
     assert!(!options("--last-man-standing off").node.last_man_standing);
     assert!(!options("").node.isolated_reads);
@@ -131,15 +139,29 @@ fn a_witness_votes_and_has_no_clients() {
     let options = |flags: &str| launch(&format!("sessiond {GROUP} {PEERS} --witness {flags}"));
     let server = options("-l 127.0.0.1 -p 7000").unwrap().server;
     assert!(server.listen.is_empty());
-    let peers = server.peers.unwrap();
-    assert!(peers.is_witness && peers.voters.len() == 3);
+    assert!(server.peers.unwrap().is_witness);
+    assert!(server.node.nodes.values().all(|place| place.votes));
     assert!(options("--tie-breaker b").unwrap_err().contains("--tie-breaker"));
     assert!(launch("sessiond --witness").unwrap_err().contains("--peers"));
 }
 
 #[test]
+fn how_operators_change_the_nodes() {
+    let said = |order: &str| launch(&format!("sessiond ctl --state-dir /d {order}")).unwrap_err();
+    assert_eq!(said("add-node d=127.0.0.1:7"), "add-node\td\t127.0.0.1:7");
+    assert_eq!(said("remove-node d"), "remove-node\td");
+    assert_eq!(said("replace-node c d=[::1]:7"), "replace-node\tc\td\t[::1]:7");
+    assert_eq!(said("replace-node c=127.0.0.1:7"), "replace-node\tc\tc\t127.0.0.1:7");
+    assert!(said("add-node d").contains("expected NAME=HOST:PORT"));
+    assert!(said("add-node d=nowhere").contains("expected HOST:PORT"));
+    assert!(said("replace-node c d").contains("expected NAME=HOST:PORT"));
+}
+
+#[test]
 fn what_operators_say_to_a_running_node() {
-    assert_eq!(launch("sessiond ctl --state-dir /d force-solo").unwrap_err(), "force-solo");
+    for order in ["force-solo", "restart", "upgrade"] {
+        assert_eq!(launch(&format!("sessiond ctl --state-dir /d {order}")).unwrap_err(), order);
+    }
     assert!(launch("sessiond ctl status").unwrap_err().contains("required arguments"));
     assert!(launch("sessiond ctl --state-dir /d dance").unwrap_err().contains("dance"));
 }
@@ -154,6 +176,18 @@ fn what_is_suspicious_decides_how_often_nodes_beat() {
     assert_eq!(timing(""), (50, 400, 800));
     assert_eq!(timing("--suspect 80"), (10, 80, 160));
     assert_eq!(timing("--suspect 5000"), (50, 5000, 10_000));
+}
+
+#[test]
+fn a_rate_has_units_or_none_at_all() {
+    let rate = |flags: &str| {
+        launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server.node.sync_rate
+    };
+    assert_eq!(rate(""), Some(64 << 20));
+    assert_eq!(rate("--sync-rate 100k"), Some(100 << 10));
+    assert_eq!(rate("--sync-rate 1000000"), Some(1_000_000));
+    assert_eq!(rate("--sync-rate 2G"), Some(2 << 30));
+    assert_eq!((rate("--sync-rate 0"), rate("--sync-rate unlimited")), (None, None));
 }
 
 #[test]
@@ -197,6 +231,10 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         (&format!("{GROUP} {PEERS} --tie-breaker d"), "--tie-breaker d: no node"),
         (&format!("{GROUP} {PEERS} --last-man-standing on"), "refused or off"),
         (&format!("{GROUP} {PEERS} --suspect 10"), "50 to 10000"),
+        (&format!("{GROUP} {PEERS} --sync-rate 1k"), "--sync-rate 1k: expected"),
+        (&format!("{GROUP} {PEERS} --sync-rate 65g"), "from 64k to 64g"),
+        (&format!("{GROUP} {PEERS} --sync-rate fast"), "or unlimited"),
+        (&format!("{GROUP} {PEERS} --sync-rate m"), "--sync-rate m: expected"),
         ("--state-dir /tmp", "--state-dir needs --peers"),
         ("--tie-breaker a", "--tie-breaker needs --peers"),
     ] {
@@ -252,5 +290,40 @@ fn the_help_mentions_nothing_that_is_refused() {
     let help = launch("sessiond -h").unwrap_err().to_lowercase();
     for word in ["sasl", "ext_path", "proxy_config", "enable-ssl", "drop_privileges"] {
         assert!(!help.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_server_is_supervised_where_that_is_asked_for() {
+    let usual = launch("sessiond").unwrap();
+    assert!(!usual.supervise);
+    assert_eq!(usual.server.drain_timeout_ms, 30_000);
+    assert_eq!(usual.upgrade_timeout, Duration::from_secs(60));
+    let other = launch("sessiond --supervise --drain-timeout 1500 --upgrade-timeout 10").unwrap();
+    assert!(other.supervise);
+    assert_eq!(other.server.drain_timeout_ms, 1500);
+    assert_eq!(other.upgrade_timeout, Duration::from_millis(10));
+}
+
+#[test]
+fn a_command_line_that_is_only_looked_at_starts_nothing() {
+    assert_eq!(launch("sessiond --check -m 64").unwrap_err(), "");
+    assert!(launch("sessiond --check -t 0").unwrap_err().contains("-t 0"));
+}
+
+#[test]
+fn figures_are_for_this_machine_unless_said_otherwise() {
+    let admin = |flags: &str| {
+        let launch = launch(&format!("sessiond {flags}"))?;
+        Ok::<_, String>((launch.server.admin, launch.warnings.len()))
+    };
+    assert_eq!(admin(""), Ok((None, 0)));
+    let at = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(admin("--admin-listen 9150"), Ok((at("127.0.0.1:9150"), 0)));
+    assert_eq!(admin("--admin-listen [::1]:1"), Ok((at("[::1]:1"), 0)));
+    assert_eq!(admin("--admin-listen 0.0.0.0:9150"), Ok((at("0.0.0.0:9150"), 1)));
+    for wrong in ["127.0.0.1", "65536", "-1", "a:b"] {
+        let line = admin(&format!("--admin-listen={wrong}")).unwrap_err();
+        assert!(line.starts_with("--admin-listen") && line.contains("HOST:PORT"), "{line}");
     }
 }

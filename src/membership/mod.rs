@@ -169,6 +169,8 @@ pub struct Status {
     pub leader: Option<Box<str>>,
     /// Who votes, sorted.
     pub voters: Vec<Box<str>>,
+    /// Whether this very seat is agreed to be one of theirs.
+    pub is_seated: bool,
     /// Whether that is being changed: until it is, a majority of those before is needed too.
     pub is_changing: bool,
     /// Which log.
@@ -259,6 +261,11 @@ impl Membership {
     /// Where things stand.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// The same, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
     }
 
     /// Ends in order: afterwards the folder is free.

@@ -123,9 +123,14 @@ impl Seat {
     pub(super) fn is_left_out(&self) -> bool {
         let metrics = self.metrics.borrow();
         let seats = &metrics.membership_config;
-        let is_agreed = seats.log_id().is_some_and(|at| metrics.last_applied >= Some(at));
-        let is_last = seats.membership().get_joint_config().len() == 1;
-        is_agreed && is_last && !seats.membership().nodes().any(|(id, _)| *id == self.binding.id)
+        is_agreed(&metrics) && !seats.membership().nodes().any(|(id, _)| *id == self.binding.id)
+    }
+
+    /// Whether it is agreed that this node votes.
+    pub(super) fn is_seated(&self) -> bool {
+        let metrics = self.metrics.borrow();
+        let seats = metrics.membership_config.membership();
+        is_agreed(&metrics) && seats.voter_ids().any(|id| id == self.binding.id)
     }
 
     /// Whether a change of the seats is under way, or was left half done.
@@ -153,6 +158,13 @@ impl Seat {
             tracing::warn!(%error, "cannot propose");
         }
     }
+}
+
+/// Whether the seats as they are known here are agreed on, and none are on their way out or in.
+fn is_agreed(metrics: &RaftMetrics<u64, Box<str>>) -> bool {
+    let seats = &metrics.membership_config;
+    let is_known = seats.log_id().is_some_and(|at| metrics.last_applied >= Some(at));
+    is_known && seats.membership().get_joint_config().len() == 1
 }
 
 /// The crate's answer to a question of a peer; none while it is ending.

@@ -104,8 +104,9 @@ impl<'a> Ahead<'a> {
     }
 
     fn bring_item<W>(&mut self, node: &Node<W>) {
-        if let Some(Sought { lane, place: Some(place), .. }) = &self.sought[self.brought % SPACE] {
-            node.shards[*lane].lock().store().bring_item(*place);
+        let sought = &mut self.sought[self.brought % SPACE];
+        if let Some(Sought { lane, place: Some(place), .. }) = sought {
+            node.shards[*lane].lock().store().bring_item(place);
         }
         self.brought += 1;
     }

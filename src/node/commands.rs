@@ -423,6 +423,8 @@ fn write_value(key: Key<'_>, form: ValueForm, last: bool, outcome: &Outcome, out
     }
 }
 
+/// Built into its callers: a get of many keys does little else.
+#[inline(always)]
 fn show_value(
     out: &mut Vec<u8>,
     form: ValueForm,
@@ -446,6 +448,7 @@ pub(super) enum Shown<'a> {
 }
 
 impl Shown<'_> {
+    #[inline(always)]
     pub(super) fn len(self) -> usize {
         match self {
             Self::Stored(value) => value.len(),
@@ -453,6 +456,7 @@ impl Shown<'_> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn append_to(self, out: &mut Vec<u8>) {
         match self {
             Self::Stored(value) => value.append_to(out),

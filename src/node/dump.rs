@@ -67,6 +67,11 @@ impl Dump {
 
     fn piece<W>(&mut self, node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         let mut shard = node.shards[self.lane].lock();
+        if self.kind != Kind::Sweep && !shard.is_whole() {
+            // What is left of an old copy is shown to nobody.
+            (self.lane, self.cursor) = (self.lane + 1, 0);
+            return;
+        }
         let store = shard.store();
         let next = match self.kind {
             Kind::Sweep => store.sweep_from(self.cursor, PIECE_ITEMS, now),

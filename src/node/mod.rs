@@ -11,16 +11,18 @@ mod connections;
 mod credentials;
 mod decide;
 mod dump;
+mod joining;
 mod meta;
+mod metrics;
 mod observe;
 mod report;
 mod session;
 mod settings_report;
 mod shard;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
@@ -37,10 +39,11 @@ use shard::Shard;
 use crate::key::{Key, LANES};
 use crate::protocol::{Events, ITEM_OVERHEAD};
 use crate::record::{Mutation, Outcome, Record};
+use crate::replication::link::Load;
 use crate::replication::message::LaneMessage;
 use crate::replication::{
     Event, Group, GroupOptions, GroupStatus, Incarnation, LaneOptions, Lease, Member, Message,
-    Outside, Rules, Timing, Todo, View, Violation,
+    Nodes, NodesChange, Outside, Pace, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges, Refusals};
@@ -61,14 +64,16 @@ pub struct Options {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
-    /// The names of the other nodes; empty for a single node.
-    pub peers: Vec<Box<str>>,
+    /// The nodes of a group that begins, this one included; empty for a single node.
+    pub nodes: Nodes,
     /// How long things take between nodes.
     pub timing: Timing,
     /// Whether the last that is left may go on when all others are proven dead.
     pub last_man_standing: bool,
     /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
     pub isolated_reads: bool,
+    /// Bytes of items a second that go to nodes that join; `None` for as many as possible.
+    pub sync_rate: Option<u64>,
     /// What must hold between nodes.
     pub rules: Rules,
     /// Randomness of this life.
@@ -94,12 +99,18 @@ pub struct Node<W> {
     shards: Vec<CachePadded<Mutex<Shard<W>>>>,
     group: Mutex<Group<W>>,
     serving: AtomicBool,
+    /// There are learners in the view.
+    syncing: AtomicBool,
+    /// The lane that goes on with filling, or being filled; counted up.
+    next_to_sync: AtomicUsize,
     /// Cluster time minus local time.
     offset_ms: AtomicU64,
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
     refusals: Refusals,
+    /// What waits for each life of a peer; told every now and then.
+    queues: Mutex<BTreeMap<Incarnation, Load>>,
     /// Who may log in, where that is needed.
     credentials: RwLock<Option<Credentials>>,
     /// Read by every command, so that nothing which is written often may share its line.
@@ -124,11 +135,15 @@ impl<W> Node<W> {
         let budget = Arc::new(Budget::new(options.settings.memory));
         let sizes = Arc::new(sizes(&options.settings.tuning));
         let lease = Arc::new(Lease::default());
+        let pace = Arc::new(Pace::new(options.sync_rate));
         let shard = |lane: usize| {
             let seed = options.seed.rotate_left(lane as u32) ^ lane as u64;
             let store_options = store_options(&options.settings, &sizes, seed);
             let mut store = Store::new(store_options, Arc::clone(&budget));
-            store.share_evictions(!options.peers.is_empty());
+            if !options.nodes.is_empty() {
+                store.share_evictions(true);
+                store.keep_digests();
+            }
             let lane = LaneOptions {
                 id: lane as u8,
                 me: options.me.incarnation,
@@ -136,6 +151,7 @@ impl<W> Node<W> {
                 lease: Arc::clone(&lease),
                 suspect_ms: options.timing.suspect_ms,
                 patience_ms: options.timing.patience_ms(),
+                pace: Arc::clone(&pace),
                 rules: options.rules,
             };
             CachePadded::new(Mutex::new(Shard::new(lane, store, options.settings.item_max)))
@@ -144,7 +160,7 @@ impl<W> Node<W> {
         let group_options = GroupOptions {
             me: options.me.clone(),
             succeeds: options.succeeds.clone(),
-            peers: options.peers.clone(),
+            nodes: options.nodes.clone(),
             timing: options.timing,
             first_epoch: first_epoch(now.wall_s),
             last_man_standing: options.last_man_standing,
@@ -160,11 +176,14 @@ impl<W> Node<W> {
             shards,
             group: Mutex::new(group),
             serving: AtomicBool::new(false),
+            syncing: AtomicBool::new(false),
+            next_to_sync: AtomicUsize::new(0),
             offset_ms: AtomicU64::new(wall_ms.wrapping_sub(now.local.0)),
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
             refusals: Refusals::default(),
+            queues: Mutex::default(),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
             connections: Connections::new(options.settings.workers),
@@ -263,6 +282,11 @@ impl<W> Node<W> {
         &self.refusals
     }
 
+    /// So much waits for the peers at the moment.
+    pub fn note_queues(&self, queues: BTreeMap<Incarnation, Load>) {
+        *self.queues.lock() = queues;
+    }
+
     /// The newest view that this node knows.
     pub fn view(&self) -> View {
         self.group.lock().view().clone()
@@ -312,10 +336,47 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// This node is about to end: the others are to do without it.
+    pub fn leave<O: Outside<W>>(&self, now: Now, out: &mut O) {
+        let todo = self.group.lock().leave(now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// Whether they do, or nobody is there who could.
+    pub fn has_left(&self, now: Now) -> bool {
+        self.group.lock().has_left(now)
+    }
+
+    /// Whether this node has everything, and no other one could go on with it.
+    pub fn is_last(&self, now: Now) -> bool {
+        self.is_serving() && self.has_left(now)
+    }
+
     /// An operator says that all others are dead. Returns after how many milliseconds this node
     /// goes on alone; or why not.
     pub fn force_solo(&self, now: Now) -> Result<u64, String> {
         self.group.lock().force_solo(now)
+    }
+
+    /// An operator wants other nodes; `is_up` tells which of them can be reached. Returns those
+    /// that there will be once a view says so; or why not.
+    pub fn change_nodes(
+        &self,
+        change: &NodesChange,
+        is_up: impl Fn(&str) -> bool,
+        now: Now,
+    ) -> Result<Nodes, String> {
+        self.group.lock().change_nodes(change, is_up, now)
+    }
+
+    /// Whether a change of the nodes that was asked for here is neither agreed on nor given up.
+    pub fn is_changing_nodes(&self) -> bool {
+        self.group.lock().is_changing_nodes()
+    }
+
+    /// The log counts this life among its voters from now on, or no more.
+    pub fn set_seated<O: Outside<W>>(&self, is_seated: bool, now: Now, out: &mut O) {
+        self.group.lock().set_seated(is_seated, now, out);
     }
 
     /// The log has agreed on a view.
@@ -354,10 +415,11 @@ impl<W> Node<W> {
         }
     }
 
-    /// Time passes, for everything. To be called some twenty times a second, as its two halves
+    /// Time passes, for everything. To be called some twenty times a second, as its parts
     /// are where they run on threads of their own.
     pub fn tick<O: Outside<W>>(&self, now: Now, out: &mut O) {
         self.tick_shards(now, out);
+        self.sync(now, out);
         self.tick_group(now, out);
     }
 
@@ -461,6 +523,7 @@ impl<W> Node<W> {
                 Todo::Log(wish) => out.ask_log(wish),
                 Todo::Install(view) => {
                     self.announce(&view);
+                    self.note_joining(&view, now);
                     let install =
                         |shard: &mut Shard<W>, out: &mut O| shard.install(&view, now, out);
                     todo.extend(self.each_lane(now, out, install));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::commands::{Context, Executed, OUTPUT_MAX, Pending};
+use super::commands::{Context, Executed, OUTPUT_MAX, Pending, Verb};
 use super::connections::{Connection, Doing, Ending};
 use super::dump::Dump;
 use super::observe::WatcherId;
@@ -74,6 +74,22 @@ impl Session {
     /// The same, but nothing is executed before a login.
     pub(super) fn behind_login(self) -> Self {
         Self { login: Some(Login::default()), ..self }
+    }
+
+    /// The same, of a client that has logged in before.
+    pub fn let_in(self) -> Self {
+        Self { login: None, ..self }
+    }
+
+    /// Whether the client may do what it likes.
+    pub fn is_logged_in(&self) -> bool {
+        self.login.is_none()
+    }
+
+    /// Whether everything that the client has begun is done.
+    pub fn is_between_commands(&self) -> bool {
+        let is_logging_in = self.login.as_ref().is_some_and(|login| !login.is_between_attempts());
+        matches!(self.mode, Mode::Commands) && self.parser.is_between_commands() && !is_logging_in
     }
 
     /// A session that shows itself among the open connections.
@@ -209,6 +225,11 @@ impl Session {
             }
             other => self.mode = other,
         }
+    }
+
+    /// Whether the command that waits only reads.
+    pub fn waits_for_read(&self) -> bool {
+        matches!(&self.mode, Mode::Pending(Pending { verb: Verb::Get | Verb::MetaFetch, .. }))
     }
 
     pub(super) fn connection(&self) -> Option<&Connection> {

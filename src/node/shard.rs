@@ -6,14 +6,19 @@ use super::Host;
 use super::ahead::Sought;
 use super::decide::{self, Decided};
 use crate::key::{Key, KeyHash};
-use crate::record::{Change, Mutation, Outcome, Record};
+use crate::record::{Change, Digest, Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
 use crate::replication::{
-    Backlog, Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, View, Violation,
+    Backlog, Decision, Event, Incarnation, Items, Lane, LaneOptions, Outside, SyncFigures, View,
+    Violation,
 };
 use crate::store::{Applied, Item, Store};
 use crate::time::{Millis, Now};
 use crate::version::{Epoch, Version, Versions};
+
+/// Items that are looked at in one step on behalf of a learner. Each is a miss in all caches, so that
+/// these take some tens of microseconds under the lock.
+const PIECE_ITEMS: u32 = 128;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ impl<W> Shard<W> {
     }
 
     /// Whether this copy of the key is the one to show, if `proves_read` says so afterwards.
+    #[inline(always)]
     pub(super) fn may_read(&self, key: Key<'_>) -> bool {
         self.lane.may_read(key)
     }
@@ -47,6 +53,11 @@ impl<W> Shard<W> {
         self.lane.backlog()
     }
 
+    /// How many records each receiver of its stream has not acknowledged.
+    pub(super) fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.lane.lags()
+    }
+
     /// Everything of a lane that is alone is gone; no view is needed to agree on it.
     pub(super) fn flush_alone(&mut self) {
         let floor = self.lane.versions().next(None);
@@ -54,17 +65,17 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let item = self.store.get(key, now);
-        tell_owner(&mut self.lane, key, item)
+        let item = self.store.get(key, now)?;
+        tell_owner(&mut self.lane, key, item.idle_s);
+        Some(item)
     }
 
     /// The same for a key that may have been looked for already.
+    #[inline(always)]
     pub(super) fn read(&mut self, sought: &Sought<'_>, now: Now) -> Option<Item<'_>> {
-        let item = match sought.place {
-            Some(place) => self.store.get_at(place, sought.key, now),
-            None => self.store.get(sought.key, now),
-        };
-        tell_owner(&mut self.lane, sought.key, item)
+        let item = self.store.get_at(sought.place.as_ref(), sought.key, now)?;
+        tell_owner(&mut self.lane, sought.key, item.idle_s);
+        Some(item)
     }
 
     /// Frees memory for other shards; those who share what goes are told.
@@ -81,6 +92,10 @@ impl<W> Shard<W> {
     }
 
     pub(super) fn peek(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        if !self.lane.is_whole() {
+            // What is left of an old copy is shown to nobody.
+            return None;
+        }
         self.store.peek(key, now)
     }
 
@@ -143,6 +158,27 @@ impl<W> Shard<W> {
         lane.tick(now.local, &mut items, out);
     }
 
+    /// A step of filling learners, or of being filled.
+    pub(super) fn sync<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
+        let (lane, mut items) = self.split(now);
+        lane.sync(&mut items, out);
+    }
+
+    /// See `Lane::figures`.
+    pub(super) fn sync_figures(&self) -> SyncFigures {
+        self.lane.figures()
+    }
+
+    /// See `Lane::joined`.
+    pub(super) fn joined(&self, view: &View) -> Option<(Millis, SyncFigures)> {
+        self.lane.joined(view)
+    }
+
+    /// Whether what it holds may be shown to anybody.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lane.is_whole()
+    }
+
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         self.lane.take_events()
     }
@@ -155,7 +191,7 @@ impl<W> Shard<W> {
     /// Everything it holds, for comparing nodes.
     pub(super) fn contents(&self, now: Now) -> Vec<Record<Bytes>> {
         let mut records = Vec::new();
-        self.store.scan(0, now, |key, item| {
+        self.store.scan(0, u32::MAX, now, |key, item| {
             records.push(record_of(key, item));
             true
         });
@@ -176,13 +212,12 @@ impl<W> Shard<W> {
 
 /// An item that is used at last is in use for its owner too, who says which items have to go.
 /// Once a minute is enough for that, as it is for memcached's own order.
-#[inline(always)]
-fn tell_owner<'a, W>(lane: &mut Lane<W>, key: Key<'_>, item: Option<Item<'a>>) -> Option<Item<'a>> {
+#[inline]
+fn tell_owner<W>(lane: &mut Lane<W>, key: Key<'_>, idle_s: u32) {
     const UNUSED_S: u32 = 60;
-    if item.as_ref().is_some_and(|item| item.idle_s >= UNUSED_S) && !lane.owns(key) {
+    if idle_s >= UNUSED_S && !lane.owns(key) {
         lane.bump(key);
     }
-    item
 }
 
 /// A shard's store as its lane sees it.
@@ -237,7 +272,7 @@ impl Items for ShardItems<'_> {
         wanted: &dyn Fn(KeyHash) -> bool,
     ) -> (Vec<Record<Bytes>>, Option<u64>) {
         let (mut records, mut taken) = (Vec::new(), 0);
-        let next = self.store.scan(cursor, self.now, |key, item| {
+        let next = self.store.scan(cursor, PIECE_ITEMS, self.now, |key, item| {
             if wanted(key.hash()) {
                 let record = record_of(key, item);
                 taken += record.size();
@@ -246,6 +281,19 @@ impl Items for ShardItems<'_> {
             taken < bytes
         });
         (records, next)
+    }
+
+    fn digest(&self, slot: usize) -> Digest {
+        self.store.digest(slot)
+    }
+
+    fn drop_some(
+        &mut self,
+        cursor: u64,
+        is_unwanted: &dyn Fn(KeyHash, Version) -> bool,
+    ) -> (u64, Option<u64>) {
+        let is_unwanted = |key: Key<'_>, version| is_unwanted(key.hash(), version);
+        self.store.drop_from(cursor, PIECE_ITEMS, is_unwanted)
     }
 
     fn set_floor(&mut self, floor: Version) {

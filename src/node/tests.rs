@@ -51,11 +51,12 @@ impl Single {
     pub(super) fn with(settings: Settings) -> Self {
         let options = Options {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Nodes::new(),
             succeeds: Vec::new(),
             timing: crate::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: crate::replication::Rules::default(),
             seed: 9,
             settings: Settings { memory: 8 << 20, workers: 1, ..settings },

@@ -53,6 +53,11 @@ pub struct Login {
 }
 
 impl Login {
+    /// Whether nothing of an attempt has been taken yet.
+    pub fn is_between_attempts(&self) -> bool {
+        self.data_length.is_none()
+    }
+
     /// Takes the next attempt off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Said<'a> {
         let Some(length) = self.data_length else {

@@ -94,6 +94,11 @@ impl Parser {
         Self { item_max, state: State::Start, key_buffer: [0; KEY_MAX] }
     }
 
+    /// Whether nothing of a command has been taken that is not complete.
+    pub fn is_between_commands(&self) -> bool {
+        matches!(self.state, State::Start | State::Line)
+    }
+
     /// Takes the next command off `input`. The caller drops `used` bytes before the next call.
     pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Parsed<'a> {
         if input.is_empty() {

@@ -142,6 +142,7 @@ pub const TOUCHED: &[u8] = b"TOUCHED\r\n";
 pub const RESET: &[u8] = b"RESET\r\n";
 
 /// One found item.
+#[inline]
 pub fn value_head(
     out: &mut Vec<u8>,
     form: ValueForm,

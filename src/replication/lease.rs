@@ -29,6 +29,11 @@ impl Lease {
         self.words[epoch.0 as usize % 2].store(word, Ordering::Release);
     }
 
+    /// Nothing is proven any more, in whatever view.
+    pub(super) fn revoke(&self) {
+        self.words.iter().for_each(|word| word.store(0, Ordering::Release));
+    }
+
     /// Until when, 0 for not at all.
     pub(super) fn until(&self, epoch: Epoch) -> Millis {
         let word = self.words[epoch.0 as usize % 2].load(Ordering::Acquire);
@@ -68,5 +73,7 @@ mod tests {
         assert!(lease.holds(Epoch(4), Millis(99)), "lanes may still work in the view before");
         lease.set(Epoch(4), None);
         assert!(!lease.holds(Epoch(4), Millis(1)));
+        lease.revoke();
+        assert!(!lease.holds(Epoch(5), Millis(1)));
     }
 }

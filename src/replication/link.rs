@@ -36,6 +36,17 @@ pub struct Outbox {
     bytes_max: usize,
 }
 
+/// What waits in an outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages that are not known to have come over.
+    pub messages: usize,
+    /// The memory that they keep, about.
+    pub bytes: usize,
+    /// So much may be kept.
+    pub bytes_max: usize,
+}
+
 /// So many messages were lost; a new session has begun, which needs a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -52,6 +63,11 @@ impl Outbox {
     /// What to say of it on a new connection.
     pub fn position(&self) -> Received {
         Received { session: self.session, up_to: self.acked }
+    }
+
+    /// How much is kept until it has come over.
+    pub fn load(&self) -> Load {
+        Load { messages: self.waiting.len(), bytes: self.bytes, bytes_max: self.bytes_max }
     }
 
     /// Adds a message. Too much: all that waits is lost, this one included.
@@ -191,6 +207,8 @@ fn weight(message: &Message) -> usize {
         LaneMessage::SnapChunk(records) => {
             records.iter().map(|record| record.size() + MESSAGE_BYTES).sum()
         }
+        LaneMessage::SnapDigests(digests) => size_of_val(&digests[..]),
+        LaneMessage::SnapWant(slots) => size_of_val(&slots[..]),
         LaneMessage::SnapEnd(answered) => answered.len() * MESSAGE_BYTES,
         LaneMessage::Lost(items) => items.iter().map(|(key, _)| key.len() + KEY_BYTES).sum(),
         LaneMessage::Bump(keys) => keys.iter().map(|key| key.len() + KEY_BYTES).sum(),
@@ -322,6 +340,8 @@ mod tests {
         }
         connection.wire.extend(outbox.next_unsent().cloned());
         arrive(&mut connection, &mut inbox, &mut Vec::new(), 1);
+        let load = Load { messages: 3, bytes: 3 * MESSAGE_BYTES, bytes_max: 3 * MESSAGE_BYTES };
+        assert_eq!(outbox.load(), load);
         assert_eq!(outbox.push(message(4)), Err(Broken { messages: 4 }));
         assert_eq!(outbox.next_unsent(), None);
         outbox.push(message(5)).unwrap();

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::nodes::Roster;
 use super::view::{Incarnation, Line, View};
-use crate::record::{Mutation, Outcome, Record};
+use crate::record::{Digest, Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
 
 /// The peer protocol spoken here.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// Bytes before the body.
 pub const HEADER: usize = 6;
@@ -36,8 +37,9 @@ pub struct Hello {
     pub name: Box<str>,
     /// Which life of it.
     pub incarnation: Incarnation,
-    /// The names of all nodes of its group, sorted; must be equal within a group.
-    pub nodes: Vec<Box<str>>,
+    /// The nodes of its group, as far as it knows. Before there is one, the names must be equal on
+    /// both sides.
+    pub roster: Roster,
     /// Bytes of the largest item it takes; must be equal within a group.
     pub item_max: u64,
     /// Former lives of it that are certainly over, as its state directory tells.
@@ -79,7 +81,7 @@ pub enum Message {
     /// I am alive.
     Beat(Beat),
     /// The newest view the sender knows.
-    View(Announcement),
+    View(Box<View>),
     /// For the log of views; what is in it, only the log knows.
     Log(Bytes),
     /// So much of your session has come over.
@@ -124,15 +126,10 @@ pub struct Beat {
     pub filled: Vec<Incarnation>,
     /// What its clients want flushed.
     pub flushes: Vec<FlushAll>,
-}
-
-/// A view, and the time it is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announcement {
-    /// The view.
-    pub view: View,
-    /// The sender's cluster time; whoever is not a member yet takes it over.
-    pub cluster: Millis,
+    /// The log counts this life of the sender among its voters.
+    pub is_seated: bool,
+    /// The sender wants a view without it.
+    pub leaving: bool,
 }
 
 /// A flush_all of a client of the sender.
@@ -161,7 +158,11 @@ pub enum LaneMessage {
     ViewFlush(ViewFlush),
     /// To all members of the new view: I have all flushes and go on.
     Activated,
-    /// Owner to learner: some items of mine.
+    /// Owner to learner: what my slots hold at this place of my stream, in their order.
+    SnapDigests(Vec<Digest>),
+    /// Learner to owner: in these of your slots I differ; what I had there is gone.
+    SnapWant(Vec<u16>),
+    /// Owner to learner: some items of those slots.
     SnapChunk(Vec<Record<Bytes>>),
     /// Owner to learner: that was all, and these requests are decided.
     SnapEnd(Vec<Answered>),
@@ -284,7 +285,6 @@ impl std::fmt::Display for BadFrame {
 
 /// What the start of a buffer holds.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is returned")]
 pub enum Frame {
     /// A message, and the bytes that it took.
     Message(usize, Message),
@@ -327,6 +327,8 @@ fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>)
         LaneMessage::SnapAck => frame(41, &(lane, epoch, ()), out),
         LaneMessage::Lost(body) => frame(42, &(lane, epoch, body), out),
         LaneMessage::Bump(body) => frame(43, &(lane, epoch, body), out),
+        LaneMessage::SnapDigests(body) => frame(44, &(lane, epoch, body), out),
+        LaneMessage::SnapWant(body) => frame(45, &(lane, epoch, body), out),
     }
 }
 
@@ -384,6 +386,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         41 => in_lane(body, |()| LaneMessage::SnapAck),
         42 => in_lane(body, LaneMessage::Lost),
         43 => in_lane(body, LaneMessage::Bump),
+        44 => in_lane(body, LaneMessage::SnapDigests),
+        45 => in_lane(body, LaneMessage::SnapWant),
         _ => return None,
     })
 }
@@ -422,9 +426,15 @@ mod tests {
 
     use super::*;
     use crate::record::{Change, Direction, Fetched, Marks, Sight, StoreMode, Terms};
-    use crate::replication::Member;
+    use crate::replication::{Member, Nodes, Place};
     use crate::time::Deadline;
     use crate::version::Versions;
+
+    fn nodes() -> Nodes {
+        let place =
+            |votes, is_given| Place { address: ([10, 0, 0, 1], 11212).into(), votes, is_given };
+        [("web1".into(), place(true, false)), ("web2".into(), place(false, true))].into()
+    }
 
     fn hello(purpose: Purpose) -> Hello {
         Hello {
@@ -433,7 +443,7 @@ mod tests {
             cluster: "web".into(),
             name: "web1".into(),
             incarnation: Incarnation(u64::MAX),
-            nodes: vec!["web1".into(), "web2".into()],
+            roster: Roster { as_of: (Line { number: 1, random: 2 }, Epoch(300)), nodes: nodes() },
             item_max: 1 << 20,
             succeeds: vec![Incarnation(4)],
             is_witness: false,
@@ -505,6 +515,7 @@ mod tests {
             follows: Epoch(299),
             line: Line { number: 1, random: 2 },
             generation: Epoch(200),
+            nodes: nodes(),
             members: vec![member("web1", 1), member("web2", 2)],
             learners: vec![member("web3", 3)],
             absent: vec![member("web4", 4)],
@@ -546,7 +557,7 @@ mod tests {
             Message::Challenge(Nonce([7; 32])),
             Message::Proof(Proof([8; 32])),
             Message::Received(Received { session: 7, up_to: u64::MAX }),
-            Message::View(Announcement { view: view(), cluster: Millis(5) }),
+            Message::View(Box::new(view())),
             Message::Log(Bytes::from_static(b"frame")),
             Message::Beat(Beat {
                 sent: Millis(7),
@@ -559,6 +570,8 @@ mod tests {
                 up: vec![Incarnation(4)],
                 filled: vec![Incarnation(5)],
                 flushes: vec![FlushAll { id: 9, at: None }],
+                is_seated: true,
+                leaving: true,
             }),
             lane(LaneMessage::Fwd(Fwd {
                 counter: 4,
@@ -583,6 +596,11 @@ mod tests {
             lane(LaneMessage::SnapAck),
             lane(LaneMessage::Lost(vec![(record.key.clone(), record.version)])),
             lane(LaneMessage::Bump(vec![record.key.clone()])),
+            lane(LaneMessage::SnapDigests(vec![
+                Digest { items: 3, sum: u64::MAX },
+                Digest::default(),
+            ])),
+            lane(LaneMessage::SnapWant(vec![0, 4095])),
             lane(LaneMessage::SnapChunk(vec![record.clone(), record.clone()])),
             lane(LaneMessage::ViewFlush(ViewFlush {
                 records: vec![record],
@@ -612,7 +630,7 @@ mod tests {
     }
 
     /// One a line: the frame, and what it means. What is recorded there must be read for ever.
-    const RECORDED: &str = include_str!("../../tests/frames/protocol-2.txt");
+    const RECORDED: &str = include_str!("../../tests/frames/protocol-3.txt");
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -646,7 +664,7 @@ mod tests {
             }
         }
         assert!(missing.is_empty(), "not in tests/frames:\n{missing}");
-        for kind in (1..=9).chain(32..=43) {
+        for kind in (1..=9).chain(32..=45) {
             let recorded = |line: &str| line.get(8..10) == Some(&hex(&[kind]));
             assert!(RECORDED.lines().any(recorded), "no frame of type {kind}");
         }

@@ -10,20 +10,24 @@ mod lane;
 mod lease;
 pub mod link;
 pub mod message;
+mod nodes;
+mod pace;
 mod rules;
 mod view;
 
 pub use group::{Group, GroupOptions, GroupStatus, PeerStatus, Timing, Todo};
-pub use lane::{Backlog, Event, Lane, LaneOptions, Violation};
+pub use lane::{Backlog, Event, Lane, LaneOptions, SyncFigures, Violation};
 pub use lease::Lease;
 pub use message::{Hello, Message};
+pub use nodes::{NAME_MAX, NODES_MAX, Nodes, NodesChange, Place, Roster, names};
+pub use pace::Pace;
 pub use rules::Rules;
-pub use view::{Incarnation, Line, Member, View, may_follow};
+pub use view::{CAUSES, Incarnation, Line, Member, View, may_follow};
 
 use bytes::Bytes;
 
 use crate::key::{Key, KeyHash};
-use crate::record::{Mutation, Outcome, Record};
+use crate::record::{Digest, Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Version, Versions};
 
@@ -48,6 +52,9 @@ pub enum LogWish {
     Propose(Box<View>),
     /// Begin a new log with this view: nobody else is left.
     FoundLine(Box<View>),
+    /// Not of the log: these are the nodes of the group from now on. Those that vote are to be its
+    /// voters.
+    Roster(Roster),
     /// That node is certainly dead; should it lead the log, somebody else has to.
     Dead(Box<str>),
 }
@@ -69,13 +76,23 @@ pub trait Items {
     fn bump(&mut self, key: Key<'_>);
     /// The present state of a key as a record of its whole item; `None` when it is absent.
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>>;
-    /// About `bytes` worth of the wanted items from `cursor` on, and where to go on.
+    /// What is in that slot, in short.
+    fn digest(&self, slot: usize) -> Digest;
+    /// The wanted items among some from `cursor` on, a bounded number and about `bytes` at most, and
+    /// where to go on.
     fn scan(
         &mut self,
         cursor: u64,
         bytes: usize,
         wanted: &dyn Fn(KeyHash) -> bool,
     ) -> (Vec<Record<Bytes>>, Option<u64>);
+    /// Drops the unwanted items among some from `cursor` on, a bounded number, as if they had never
+    /// been there; how many, and where to go on.
+    fn drop_some(
+        &mut self,
+        cursor: u64,
+        is_unwanted: &dyn Fn(KeyHash, Version) -> bool,
+    ) -> (u64, Option<u64>);
     /// Everything older is absent from now on.
     fn set_floor(&mut self, floor: Version);
     /// Forgets everything.

@@ -19,7 +19,7 @@ pub struct Rules {
     pub epoch_buffer: bool,
     /// A request that is sent again is not decided again.
     pub dedupe: bool,
-    /// After each change of the view a learner is filled anew.
+    /// After each change of the view a learner is compared with the owners, and filled, anew.
     pub refill: bool,
     /// A view keeps at least half of the one before.
     pub half: bool,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::nodes::{NODES_MAX, Nodes, is_one_step};
 use crate::key::{KeyHash, NameHash};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
@@ -46,6 +47,8 @@ pub struct View {
     /// The epoch in which the group began with nothing; data of another generation is worth
     /// nothing.
     pub generation: Epoch,
+    /// All nodes of the group, those included that are not there.
+    pub nodes: Nodes,
     /// Those that hold everything, by name.
     pub members: Vec<Member>,
     /// Those that are being filled.
@@ -65,6 +68,21 @@ pub struct View {
     /// Why there is a new view, for people.
     pub cause: Box<str>,
 }
+
+/// The causes that this version gives.
+pub const CAUSES: [&str; 11] = [
+    "admission",
+    "cold start",
+    "death",
+    "flush_all",
+    "force-solo",
+    "founding",
+    "join",
+    "last man standing",
+    "learner left",
+    "silence",
+    "stuck",
+];
 
 /// Epochs that a new line leaves free: views of the old one that nobody here has heard of.
 pub(super) const LINE_GAP: u32 = 1 << 10;
@@ -129,6 +147,19 @@ impl View {
         self.members.iter().map(|member| member.incarnation).filter(move |&other| other != me)
     }
 
+    /// Whether a node of that name is part of the group.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.nodes.contains_key(name)
+    }
+
+    /// Whether everybody in it is a configured node, and somebody votes.
+    fn is_of_its_nodes(&self) -> bool {
+        let mut all = self.members.iter().chain(&self.learners);
+        (1..=NODES_MAX).contains(&self.nodes.len())
+            && self.nodes.values().any(|place| place.votes)
+            && all.all(|member| self.has_node(&member.name))
+    }
+
     pub(super) fn lives(&self) -> Vec<Incarnation> {
         self.members.iter().map(|member| member.incarnation).collect()
     }
@@ -138,10 +169,20 @@ impl View {
     /// Every majority of a former set then contains somebody who goes on and knows what it has
     /// promised to those that do not.
     pub(super) fn keeps_half_of(&self, present: &Self) -> bool {
+        self.keeps_half_but(&self.dead, present)
+    }
+
+    /// Whether more than that is gone, the dead counted as gone. What they had promised to others
+    /// still holds, and nobody is left who knows until when.
+    pub(super) fn is_small_after(&self, present: &Self) -> bool {
+        !self.keeps_half_but(&[], present)
+    }
+
+    fn keeps_half_but(&self, excused: &[Incarnation], present: &Self) -> bool {
         let former = self.unsettled.iter().cloned().chain([present.lives()]);
         former.into_iter().all(|lives| {
             let is_gone = |life: &&Incarnation| !self.has_member(**life);
-            let gone = lives.iter().filter(is_gone).filter(|life| !self.dead.contains(life));
+            let gone = lives.iter().filter(is_gone).filter(|life| !excused.contains(life));
             2 * gone.count() <= lives.len()
         })
     }
@@ -150,9 +191,11 @@ impl View {
 /// Whether the log may go from one view to the next: the same on all nodes.
 ///
 /// Views form a chain: a proposal that was made upon another view than the present one is void.
-/// New members are former learners, so they have all data; except where a group begins anew.
+/// New members are former learners, so they have all data; except where a group begins anew. One
+/// node is added, removed or replaced at a time; for members that go with it the same holds as for
+/// others that go.
 pub fn may_follow(present: Option<&View>, next: &View) -> bool {
-    if next.members.is_empty() || next.epoch > Epoch::MAX {
+    if next.members.is_empty() || next.epoch > Epoch::MAX || !next.is_of_its_nodes() {
         return false;
     }
     let Some(present) = present else {
@@ -163,6 +206,7 @@ pub fn may_follow(present: Option<&View>, next: &View) -> bool {
     next.follows == present.epoch
         && next.epoch > present.epoch
         && next.line == present.line
+        && is_one_step(&present.nodes, &next.nodes)
         && (next.is_founding() || (are_filled && next.keeps_half_of(present)))
 }
 

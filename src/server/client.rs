@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,8 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep, timeout};
 
+use super::buffers::{self, Buffers};
 use super::courier::Courier;
-use super::{Shared, buffers, clock};
+use super::{Shared, clock, drain};
 use crate::node::{Ending, Session, Socket, Step};
 use crate::record::Outcome;
 use crate::stats::Counters;
@@ -31,7 +33,7 @@ const PATIENCE_LOOK: Duration = Duration::from_millis(1000);
 const CLOSED_MAX: Duration = Duration::from_millis(300);
 
 /// A client's socket.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+pub(super) trait Stream: AsFd + AsyncRead + AsyncWrite + Unpin {
     /// Whether a read would find something, the end included; otherwise the task is woken then.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Writes what fits at once.
@@ -69,6 +71,22 @@ impl Stream for UnixStream {
     fn break_off(&self) {}
 }
 
+/// What a process knows of a client when it begins to serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// It has connected.
+    Connection,
+    /// It has logged in, at the process before.
+    Login,
+}
+
+/// How the end of a connection came.
+enum Left {
+    Closed,
+    /// It is idle, and goes on with the next process.
+    Open,
+}
+
 /// How the wait for an outcome has ended.
 enum Waited {
     Outcome(Outcome),
@@ -87,32 +105,31 @@ struct Connection<S> {
     idle_max: Option<Duration>,
     session: Session,
     courier: Courier,
-    input: Vec<u8>,
-    output: Vec<u8>,
+    buffers: Buffers,
 }
 
 /// Serves a connection to its end. Errors of its socket end it and nothing else.
 pub(super) async fn serve<S: Stream>(
-    stream: S,
-    socket: Socket,
+    (stream, socket): (S, Socket),
+    since: Since,
     idle_max: Option<Duration>,
     worker: usize,
     shared: Arc<Shared>,
 ) {
     let node = &shared.node;
+    let session = node.open(worker, socket, clock::now(node));
     let mut connection = Connection {
         stream,
         idle_max,
-        session: node.open(worker, socket, clock::now(node)),
+        session: if since == Since::Login { session.let_in() } else { session },
         courier: Courier::new(Arc::clone(&shared.links)),
-        input: Vec::new(),
-        output: Vec::new(),
+        buffers: Buffers::default(),
     };
-    let result = connection.run(worker, &shared).await;
-    connection.put_back();
+    let result = shared.drain.serving(worker, connection.run(worker, &shared)).await;
+    buffers::give(std::mem::take(&mut connection.buffers));
     let ending = match &result {
-        Ok(()) if shared.is_stopping() => Ending::Shutdown,
-        Ok(()) => Ending::Normal,
+        Ok(_) if shared.is_stopping() => Ending::Shutdown,
+        Ok(_) => Ending::Normal,
         Err(error) if idle_max.is_some() && error.kind() == io::ErrorKind::TimedOut => {
             node.counters(worker).idle_kicks.add(1);
             Ending::Idle
@@ -124,53 +141,67 @@ pub(super) async fn serve<S: Stream>(
     };
     // Before the socket closes: the next one may get its number.
     node.close(&connection.session, ending, clock::now(node));
+    if let Ok(Left::Open) = result {
+        shared.drain.pass_on(&connection.stream, connection.session.is_logged_in());
+    }
     node.gauges().connections.give_back();
 }
 
 impl<S: Stream> Connection<S> {
-    async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<()> {
+    async fn run(&mut self, worker: usize, shared: &Shared) -> io::Result<Left> {
         let counters = shared.node.counters(worker);
         let mut wants = 1;
         loop {
             let read = match self.idle_max {
-                None => self.fill(wants).await?,
-                limit => within(limit, self.fill(wants)).await?,
+                None => self.hear(wants, &shared.drain).await?,
+                limit => within(limit, self.hear(wants, &shared.drain)).await?,
             };
             if read == 0 {
-                return Ok(());
+                let goes_on = shared.drain.is_passing_on() && self.session.is_between_commands();
+                return Ok(if goes_on { Left::Open } else { Left::Closed });
             }
             counters.bytes_read.add(read as u64);
             match self.work(worker, shared).await? {
                 Some(more) => wants = more,
-                None => return Ok(()),
+                None => return Ok(Left::Closed),
             }
             if shared.is_stopping() {
-                return Ok(());
+                return Ok(Left::Closed);
             }
         }
     }
 
+    /// Waits for input as `fill` does. When connections are closed or passed on, one whose client
+    /// says nothing is at its end.
+    async fn hear(&mut self, wants: usize, drain: &drain::State) -> io::Result<usize> {
+        let says_nothing = self.buffers.input.is_empty();
+        let is_between = says_nothing && self.session.is_between_commands();
+        let mut filling = pin!(self.fill(wants));
+        poll_fn(|context| match filling.as_mut().poll(context) {
+            Poll::Pending if says_nothing && drain.ends(is_between) => Poll::Ready(Ok(0)),
+            polled => polled,
+        })
+        .await
+    }
+
     /// Executes all complete commands. Returns how long the input should get, or `None` at the end.
     async fn work(&mut self, worker: usize, shared: &Shared) -> io::Result<Option<usize>> {
-        if self.output.capacity() == 0 {
-            self.output = buffers::take();
-        }
         let counters = shared.node.counters(worker);
         loop {
             let now = clock::now(&shared.node);
             let (done, step) = self.session.advance(
                 &shared.node,
-                &self.input,
+                &self.buffers.input,
                 now,
-                &mut self.output,
+                &mut self.buffers.output,
                 &mut self.courier,
             );
-            self.input.drain(..done);
+            self.buffers.input.drain(..done);
             // Unlike memcached, which writes before it yields: a write for every 20 commands took a
             // fifth off the throughput of pipelines, and gained their clients nothing.
             if step != Step::Yield {
                 let written = self.write_at_once(counters)?;
-                if !self.output.is_empty() {
+                if !self.buffers.output.is_empty() {
                     self.write_rest(written, counters).await?;
                 }
             }
@@ -180,20 +211,25 @@ impl<S: Stream> Connection<S> {
                     tokio::task::yield_now().await;
                 }
                 Step::Watch => {
-                    if !self.pause().await? || shared.is_stopping() {
+                    let goes_on = self.pause().await?;
+                    if !goes_on || shared.is_stopping() || shared.drain.ends_listeners() {
                         return Ok(None);
                     }
                 }
-                Step::Wait => match self.outcome(counters, shared).await? {
-                    Waited::Outcome(outcome) => {
-                        self.session.resume(&shared.node, outcome, &mut self.output);
+                Step::Wait => {
+                    self.put_back();
+                    match self.outcome(counters, shared).await? {
+                        Waited::Outcome(outcome) => {
+                            self.hold();
+                            self.session.resume(&shared.node, outcome, &mut self.buffers.output);
+                        }
+                        Waited::Gone | Waited::Unknown => return Ok(None),
+                        Waited::Unanswered => {
+                            self.stream.break_off();
+                            return Ok(None);
+                        }
                     }
-                    Waited::Gone | Waited::Unknown => return Ok(None),
-                    Waited::Unanswered => {
-                        self.stream.break_off();
-                        return Ok(None);
-                    }
-                },
+                }
                 Step::Close => return Ok(None),
                 Step::Stop(stop) => {
                     shared.stop(stop);
@@ -207,9 +243,9 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Waits for input. Only while there is some to keep does the connection hold a buffer.
+    /// Waits for input. Only while there is some to keep does the connection hold buffers.
     fn fill(&mut self, wants: usize) -> impl Future<Output = io::Result<usize>> {
-        let Self { stream, input, .. } = self;
+        let Self { stream, buffers, .. } = self;
         let mut is_asked = false;
         poll_fn(move |context| {
             // At first there is nearly always nothing: asking costs less than getting ready to read.
@@ -219,13 +255,16 @@ impl<S: Stream> Connection<S> {
                     return Poll::Pending;
                 }
             }
-            if input.capacity() == 0 {
-                *input = buffers::take();
+            if buffers.is_none() {
+                *buffers = buffers::take();
             }
-            input.reserve(wants.saturating_sub(input.len()));
+            let input = &mut buffers.input;
+            if wants > input.capacity() {
+                input.reserve(wants - input.len());
+            }
             let polled = pin!(stream.read_buf(input)).poll(context);
-            if matches!(polled, Poll::Pending) && input.is_empty() {
-                buffers::give(std::mem::take(input));
+            if polled.is_pending() && input.is_empty() {
+                buffers::give(std::mem::take(buffers));
             }
             polled
         })
@@ -242,12 +281,12 @@ impl<S: Stream> Connection<S> {
 
     /// Writes all replies, or says how much of them: nearly always they fit.
     fn write_at_once(&mut self, counters: &Counters) -> io::Result<usize> {
-        if self.output.is_empty() {
+        if self.buffers.output.is_empty() {
             return Ok(0);
         }
-        match self.stream.try_write(&self.output) {
+        match self.stream.try_write(&self.buffers.output) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Ok(written) if written == self.output.len() => {
+            Ok(written) if written == self.buffers.output.len() => {
                 self.has_written(counters);
                 Ok(0)
             }
@@ -257,8 +296,8 @@ impl<S: Stream> Connection<S> {
 
     /// Writes what did not fit at once.
     async fn write_rest(&mut self, mut written: usize, counters: &Counters) -> io::Result<()> {
-        while written < self.output.len() {
-            match within(self.idle_max, self.stream.write(&self.output[written..])).await? {
+        while written < self.buffers.output.len() {
+            match within(self.idle_max, self.stream.write(&self.buffers.output[written..])).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 more => written += more,
             }
@@ -268,8 +307,8 @@ impl<S: Stream> Connection<S> {
     }
 
     fn has_written(&mut self, counters: &Counters) {
-        counters.bytes_written.add(self.output.len() as u64);
-        self.output.clear();
+        counters.bytes_written.add(self.buffers.output.len() as u64);
+        self.buffers.output.clear();
     }
 
     /// Waits for the outcome of the command that the session has begun, as long as the client does.
@@ -278,8 +317,14 @@ impl<S: Stream> Connection<S> {
             return Ok(Waited::Unknown);
         };
         shared.waiting.try_take(u64::MAX);
+        let since_us = clock::local_us();
         let waited = self.wait(receiver, counters, shared).await;
         shared.waiting.give_back();
+        if matches!(waited, Ok(Waited::Outcome(_))) {
+            let is_read = self.session.waits_for_read();
+            let waits = if is_read { &counters.read_waits } else { &counters.commit_waits };
+            waits.note(clock::local_us().saturating_sub(since_us));
+        }
         waited
     }
 
@@ -297,14 +342,14 @@ impl<S: Stream> Connection<S> {
             let waited = Duration::from_millis(clock::local().since(since));
             let limit = shared.patience();
             if waited >= limit {
-                return Ok(shared.give_up(waited));
+                return Ok(shared.give_up(waited, counters));
             }
             if is_closed && waited >= CLOSED_MAX {
                 return Ok(Waited::Gone);
             }
             let rest = if is_closed { CLOSED_MAX - waited } else { limit - waited };
-            let may_read = !is_closed && self.input.len() < AHEAD_MAX;
-            let wants = self.input.len() + 1;
+            let may_read = !is_closed && self.buffers.input.len() < AHEAD_MAX;
+            let wants = self.buffers.input.len() + 1;
             tokio::select! {
                 biased;
                 outcome = &mut receiver => return Ok(match outcome {
@@ -323,11 +368,19 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    fn put_back(&mut self) {
-        if self.input.is_empty() {
-            buffers::give(std::mem::take(&mut self.input));
+    fn hold(&mut self) {
+        if self.buffers.is_none() {
+            self.buffers = buffers::take();
         }
-        buffers::give(std::mem::take(&mut self.output));
+    }
+
+    /// Where nothing is left in them, which is nearly always.
+    fn put_back(&mut self) {
+        if self.buffers.input.is_empty() {
+            buffers::give(std::mem::take(&mut self.buffers));
+        } else {
+            self.buffers.trim_output();
+        }
     }
 }
 
@@ -339,12 +392,14 @@ impl Shared {
         Duration::from_millis(ms)
     }
 
-    fn give_up(&self, waited: Duration) -> Waited {
+    fn give_up(&self, waited: Duration, counters: &Counters) -> Waited {
         let waited_ms = waited.as_millis() as u64;
         if self.node.is_serving() {
+            counters.write_timeouts.add(1);
             tracing::warn!(waited_ms, "command timed out: its outcome is unknown");
             return Waited::Unknown;
         }
+        counters.hold_timeouts.add(1);
         tracing::warn!(waited_ms, "command not answered: this node is no member of its group");
         Waited::Unanswered
     }

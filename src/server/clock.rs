@@ -27,6 +27,12 @@ pub(crate) fn local() -> Millis {
     Millis(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
 }
 
+/// The same in microseconds, for what lasts less than a millisecond.
+pub(crate) fn local_us() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
 /// Seconds since 1970, as this host believes.
 pub(crate) fn wall_s() -> i64 {
     clock_gettime(ClockId::Realtime).tv_sec

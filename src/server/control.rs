@@ -17,7 +17,7 @@ use std::thread;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
@@ -28,21 +28,22 @@ use super::data::Visitor;
 use super::door::Door;
 use super::frames::{self, BATCH_BYTES, End, Incoming};
 use super::guard::Guard;
-use super::handshake::{self, Greeting, Heard, NoLink, Reasons};
+use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
+use super::orders::Orders;
 use super::views::{self, Log};
 use super::{PeerOptions, StartError, new_runtime};
+use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
 use crate::stats::Refusal;
-use crate::time::{Millis, Now};
+use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// Between two attempts to reach a peer. The first one after a connection's end is made at once,
-/// and the next ones soon: the port of a process that is just dying resets before it refuses.
-const REDIAL_MS: u64 = 100;
+/// After the end of a connection a peer is dialed at once, and then soon again, less and less: the
+/// port of a process that is just dying resets before it refuses.
 const REDIAL_MIN_MS: u64 = 3;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
@@ -54,14 +55,21 @@ pub(super) struct Setup<N: Net> {
     pub(super) peers: PeerOptions,
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
-    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    /// The data of peers, for the thread of the links.
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
     pub(super) visitors: UnboundedSender<Visitor<N::Stream>>,
+    /// What operators want of the process.
+    pub(super) orders: Arc<Orders>,
 }
 
-/// Starts the thread; returns when this node's part in the log of views works.
-pub(super) fn start(socket: TcpSocket, setup: Setup<Tcp>) -> Result<(), StartError> {
+/// Starts the thread; returns when this node's part in the log of views works, and where that
+/// stands from then on.
+pub(super) fn start(
+    socket: TcpSocket,
+    setup: Setup<Tcp>,
+) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
@@ -72,8 +80,8 @@ pub(super) fn start(socket: TcpSocket, setup: Setup<Tcp>) -> Result<(), StartErr
                 Err(error) => Err(StartError::Bind(address, error)),
             };
             match begun {
-                Ok(_) => {
-                    let _ = report.send(Ok(()));
+                Ok(control) => {
+                    let _ = report.send(Ok(control.log.membership().watch()));
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -95,25 +103,29 @@ pub(super) async fn begin<N: Net>(
     listener: N::Listener,
     setup: Setup<N>,
 ) -> Result<Rc<Control<N>>, StartError> {
-    let Setup { net, guard, peers, node, links, queues, wishes, visitors } = setup;
+    let Setup { net, guard, peers, node, links, queues, wishes, visitors, orders } = setup;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
     let is_witness = peers.is_witness;
     let control = Rc::new(Control {
-        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node)),
-        peers: queues.iter().map(|_| Peer::default()).collect(),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
+        peers: RefCell::default(),
+        queues,
+        keeps_to_loopback: peers.keeps_to_loopback,
         connections: Cell::new(0),
         door: Door::default(),
         is_witness,
         log,
         node,
         links,
+        orders,
     });
     if let Some(folder) = peers.state_dir.as_deref() {
         match ctl::open(folder) {
             Ok(listener) => {
                 let listening = Rc::clone(&control);
-                spawn_local(ctl::serve(listener, move |line| listening.obey(line)));
+                let obey = async move |line: String| listening.obey(&line).await;
+                spawn_local(ctl::serve(listener, obey));
             }
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
@@ -121,26 +133,32 @@ pub(super) async fn begin<N: Net>(
         }
     }
     let passing = Rc::clone(&control);
-    spawn_local(async move { passing.log.pass_on(wishes).await });
+    let turn_to = Rc::clone(&control);
+    let turn_to = move |roster| turn_to.turn_to(roster);
+    spawn_local(async move { passing.log.pass_on(wishes, turn_to).await });
     if !is_witness {
         spawn_local(Rc::clone(&control).tell_time());
+        spawn_local(Rc::clone(&control).tell_seat());
     }
     spawn_local(Rc::clone(&control).accept(listener, visitors));
-    for (peer, queue) in queues.into_iter().enumerate() {
-        spawn_local(Rc::clone(&control).reach(peer, peers.addresses[peer], queue));
-    }
+    control.reach_all();
+    spawn_local(Rc::clone(&control).compare_peers());
     Ok(control)
 }
 
 /// What the tasks of the thread share.
 pub(super) struct Control<N: Net> {
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
+    pub(super) node: Arc<Node<Waiter>>,
+    pub(super) links: Arc<Links>,
     greeting: Greeting<N>,
     /// This node only votes: the node, which has the items and the group, is told nothing.
-    is_witness: bool,
-    log: Log,
-    peers: Vec<Peer>,
+    pub(super) is_witness: bool,
+    pub(super) log: Log,
+    pub(super) orders: Arc<Orders>,
+    peers: RefCell<Vec<Rc<Peer>>>,
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    /// Nothing is sent off this machine.
+    pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
     door: Door,
@@ -159,12 +177,20 @@ struct Peer {
 }
 
 impl<N: Net> Control<N> {
-    fn courier(&self) -> Courier {
+    pub(super) fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
 
-    fn name(&self, peer: usize) -> &str {
-        &self.node.options().peers[peer]
+    pub(super) fn name(&self, peer: usize) -> &str {
+        self.links.name(peer)
+    }
+
+    fn peer(&self, peer: usize) -> Rc<Peer> {
+        let mut peers = self.peers.borrow_mut();
+        while peers.len() <= peer {
+            peers.push(Rc::default());
+        }
+        Rc::clone(&peers[peer])
     }
 
     async fn tell_time(self: Rc<Self>) {
@@ -178,9 +204,27 @@ impl<N: Net> Control<N> {
         }
     }
 
+    /// Whether frames go both ways.
+    pub(super) fn is_up(&self, peer: usize) -> bool {
+        self.peer(peer).is_up.get()
+    }
+
+    /// It is of the group no more.
+    pub(super) fn let_go(&self, peer: usize) {
+        self.links.let_go(peer);
+        let state = self.peer(peer);
+        if let Some(reader) = state.reader.take() {
+            reader.abort();
+        }
+        state.accepted.set(None);
+        state.ended.set(None);
+        self.update(peer);
+    }
+
     /// Has the log know whether frames go both ways.
     fn update(&self, peer: usize) {
-        let Peer { dialed, accepted, is_up, .. } = &self.peers[peer];
+        let state = self.peer(peer);
+        let Peer { dialed, accepted, is_up, .. } = &*state;
         let both = matches!(
             (dialed.get(), accepted.get()),
             (Some(dialed), Some((_, accepted))) if dialed == accepted
@@ -212,72 +256,33 @@ impl<N: Net> Control<N> {
         self.node.meet(&member, &hello.succeeds, now, courier);
     }
 
-    // What operators say.
-
-    pub(super) fn obey(&self, line: &str) -> Result<String, String> {
-        let now = self.links.now(&self.node);
-        match line {
-            "status" => Ok(self.status(now)),
-            "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
-            "force-solo" => {
-                let wait_ms = self.node.force_solo(now)?;
-                tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
-                Ok(format!("this node goes on alone in {wait_ms} ms\n"))
-            }
-            other => Err(format!("{other:?} is not known to this version")),
-        }
-    }
-
-    fn status(&self, now: Now) -> String {
-        let mut stats = Vec::new();
-        if self.is_witness {
-            stats.extend_from_slice(b"state witness\n");
-        } else {
-            self.node.report_replication(now, &mut stats);
-        }
-        let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
-        let log = self.log.membership().status();
-        let lines = [
-            ("role", format!("{:?}", log.role).to_lowercase()),
-            ("leader", log.leader.as_deref().unwrap_or("-").to_owned()),
-            ("voters", log.voters.join(",")),
-            ("changing", u8::from(log.is_changing).to_string()),
-            ("generation", log.founding.map_or(0, |founding| founding.number).to_string()),
-            ("term", log.term.to_string()),
-        ];
-        let lines = lines.map(|(name, value)| format!("log_{name} {value}\n"));
-        text + &lines.concat()
-    }
-
     // The connection that this node dials.
 
     /// Keeps a connection to the peer, for ever.
-    async fn reach(
-        self: Rc<Self>,
-        peer: usize,
-        address: SocketAddr,
-        mut queue: UnboundedReceiver<Letter>,
-    ) {
+    pub(super) async fn reach(self: Rc<Self>, peer: usize, mut queue: UnboundedReceiver<Letter>) {
         let mut courier = self.courier();
         let mut told = Reasons::default();
         let mut redial_ms = REDIAL_MIN_MS;
+        let mut wanted = self.links.address(peer);
         loop {
-            let since = self.links.local();
+            let address = until_wanted(&mut wanted).await;
+            let (since, mut pause_ms) = (self.links.local(), redial_ms);
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
                     redial_ms = REDIAL_MIN_MS;
                     // Nobody has heard what was said before, and it is said again.
                     while queue.try_recv().is_ok() {}
-                    self.peers[peer].dialed.set(Some(hello.incarnation));
+                    self.peer(peer).dialed.set(Some(hello.incarnation));
                     self.meet(peer, &hello, &mut courier);
                     self.update(peer);
                     let end = self.talk(peer, stream, hello.incarnation, &mut queue).await;
                     tracing::debug!(peer = self.name(peer), %end, "outgoing control link ended");
-                    self.peers[peer].dialed.set(None);
+                    self.peer(peer).dialed.set(None);
                     self.update(peer);
                 }
                 Err(error) => {
+                    pause_ms = error.pause_ms(redial_ms);
                     if matches!(error, NoLink::Nobody) {
                         self.refused(peer, &mut courier);
                     }
@@ -289,7 +294,7 @@ impl<N: Net> Control<N> {
                     }
                 }
             }
-            self.pause(peer, since, redial_ms).await;
+            self.pause(peer, since, pause_ms).await;
             redial_ms = (redial_ms * 2).min(REDIAL_MS);
         }
     }
@@ -297,7 +302,7 @@ impl<N: Net> Control<N> {
     /// Nobody listens there. Only of the life that ended, so that a younger one, which has dialed
     /// before it listened, is not taken for dead with it.
     fn refused(&self, peer: usize, courier: &mut Courier) {
-        let ended = self.peers[peer].ended.get();
+        let ended = self.peer(peer).ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
         if !self.is_witness {
             self.node.refused(self.name(peer), has_ended, self.links.now(&self.node), courier);
@@ -307,8 +312,8 @@ impl<N: Net> Control<N> {
     }
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
-    async fn pause(&self, peer: usize, since: Millis, redial_ms: u64) {
-        let pause_ms = redial_ms.saturating_sub(self.links.local().since(since));
+    async fn pause(&self, peer: usize, since: Millis, pause_ms: u64) {
+        let pause_ms = pause_ms.saturating_sub(self.links.local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
@@ -429,7 +434,7 @@ impl<N: Net> Control<N> {
         }
         let Heard { peer, hello, channel, .. } = heard;
         let reader = spawn_local(Rc::clone(&self).listen(peer, hello, channel));
-        if let Some(older) = self.peers[peer].reader.replace(Some(reader.abort_handle())) {
+        if let Some(older) = self.peer(peer).reader.replace(Some(reader.abort_handle())) {
             older.abort();
         }
     }
@@ -439,7 +444,7 @@ impl<N: Net> Control<N> {
         let (life, mut courier) = (hello.incarnation, self.courier());
         let connection = self.connections.get() + 1;
         self.connections.set(connection);
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         state.ended.set(None);
         state.accepted.set(Some((connection, life)));
         self.meet(peer, &hello, &mut courier);
@@ -489,6 +494,15 @@ impl<N: Net> Control<N> {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a peer is, as soon as it is of the group.
+pub(super) async fn until_wanted(address: &mut watch::Receiver<Option<SocketAddr>>) -> SocketAddr {
+    match address.wait_for(Option::is_some).await.map(|address| *address) {
+        Ok(Some(address)) => address,
+        // The other end is for as long as the process.
+        _ => std::future::pending().await,
     }
 }
 

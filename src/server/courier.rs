@@ -3,16 +3,18 @@
 //! Everything here is called under a shard's lock, so it only queues. The bounds are kept behind
 //! the queues, by the tasks that empty them at once.
 
-use std::sync::Arc;
+use std::iter;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::clock::Clock;
 use crate::node::{Host, Node};
 use crate::record::Outcome;
-use crate::replication::{Incarnation, LogWish, Message, Outside};
+use crate::replication::{Incarnation, LogWish, Message, Outside, Roster};
 use crate::time::{Millis, Now};
 
 /// How a client's task learns the outcome of its command.
@@ -21,11 +23,15 @@ pub type Waiter = oneshot::Sender<Outcome>;
 /// What waits to be sent, and to which life of the peer.
 pub(crate) type Letter = (Incarnation, Message);
 
-/// The queues to all configured peers, and to the log of views; and the time.
+/// The queues to all peers that there ever were, and to the log of views.
+///
+/// Every thread looks into it all the time, and peers come seldom: so each is the tail of the one
+/// before, and none ever goes. A peer that is no more of the group has no address.
 #[derive(Debug)]
 pub(crate) struct Links {
-    peers: Vec<Link>,
+    first: OnceLock<Box<Link>>,
     log: UnboundedSender<LogWish>,
+    roster: watch::Sender<Roster>,
     clock: Clock,
 }
 
@@ -36,8 +42,11 @@ struct Link {
     life: AtomicU64,
     /// That life only votes: there is no data to send it.
     is_witness: AtomicBool,
+    /// Where it is to be reached, as long as it is of the group.
+    address: watch::Sender<Option<SocketAddr>>,
     control: Way,
     data: Way,
+    next: OnceLock<Box<Self>>,
 }
 
 /// One kind of connection to a peer.
@@ -48,36 +57,112 @@ struct Way {
     wake: Notify,
 }
 
-/// The other ends of all queues; by peer.
+/// The other ends of a peer's queues.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    pub(crate) control: Vec<UnboundedReceiver<Letter>>,
-    pub(crate) data: Vec<UnboundedReceiver<Letter>>,
-    pub(crate) wishes: UnboundedReceiver<LogWish>,
+    pub(crate) control: UnboundedReceiver<Letter>,
+    pub(crate) data: UnboundedReceiver<Letter>,
 }
 
 impl Links {
-    /// Queues to the peers of these names, none of which was met.
-    pub(crate) fn new(names: &[Box<str>], clock: Clock) -> (Self, Ends) {
+    /// Nobody is known yet but by name.
+    pub(crate) fn new(roster: Roster, clock: Clock) -> (Self, UnboundedReceiver<LogWish>) {
         let (log, wishes) = mpsc::unbounded_channel();
-        let (mut control, mut data) = (Vec::new(), Vec::new());
-        let way = |ends: &mut Vec<UnboundedReceiver<Letter>>| {
+        let roster = watch::Sender::new(roster);
+        (Self { first: OnceLock::new(), log, roster, clock }, wishes)
+    }
+
+    /// Queues to a peer of that name, which was never met. To be called by one thread only, which
+    /// has seen that there is none.
+    pub(crate) fn add(&self, name: &str) -> (usize, Ends) {
+        let way = || {
             let (queue, end) = mpsc::unbounded_channel();
-            ends.push(end);
-            Way { queue, wake: Notify::new() }
+            (Way { queue, wake: Notify::new() }, end)
         };
-        let mut peers = Vec::new();
-        for name in names {
-            let (control, data) = (way(&mut control), way(&mut data));
-            peers.push(Link {
-                name: name.clone(),
-                life: AtomicU64::new(0),
-                is_witness: AtomicBool::new(false),
-                control,
-                data,
-            });
-        }
-        (Self { peers, log, clock }, Ends { control, data, wishes })
+        let ((control, of_control), (data, of_data)) = (way(), way());
+        let link = Link {
+            name: name.into(),
+            life: AtomicU64::new(0),
+            is_witness: AtomicBool::new(false),
+            address: watch::Sender::new(None),
+            control,
+            data,
+            next: OnceLock::new(),
+        };
+        let place = self.all().last().map_or(&self.first, |last| &last.next);
+        let peer = self.all().count();
+        let is_new = place.set(Box::new(link)).is_ok();
+        assert!(is_new, "only one thread adds peers");
+        (peer, Ends { control: of_control, data: of_data })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Link> {
+        iter::successors(self.first.get(), |link| link.next.get()).map(|link| &**link)
+    }
+
+    fn link(&self, peer: usize) -> &Link {
+        self.all().nth(peer).expect("a peer has its number from here, and none ever goes")
+    }
+
+    /// The peer of that name.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.all().position(|link| *link.name == *name)
+    }
+
+    /// All of them, with their names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.all().enumerate().map(|(peer, link)| (peer, &*link.name))
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self, peer: usize) -> &str {
+        &self.link(peer).name
+    }
+
+    /// Where it is to be reached, and whenever that changes.
+    pub(crate) fn address(&self, peer: usize) -> watch::Receiver<Option<SocketAddr>> {
+        self.link(peer).address.subscribe()
+    }
+
+    /// From now on it is to be reached there.
+    pub(crate) fn set_address(&self, peer: usize, address: SocketAddr) {
+        self.link(peer).address.send_if_modified(|known| known.replace(address) != Some(address));
+        self.wake(peer);
+    }
+
+    /// It is not of the group any more: nobody dials it, and nothing is sent to it.
+    pub(crate) fn let_go(&self, peer: usize) {
+        let link = self.link(peer);
+        link.life.store(0, Ordering::Release);
+        link.address.send_replace(None);
+        self.wake(peer);
+    }
+
+    fn wake(&self, peer: usize) {
+        let Link { control, data, .. } = self.link(peer);
+        control.wake.notify_one();
+        data.wake.notify_one();
+    }
+
+    /// The nodes of the group, as far as known.
+    pub(crate) fn roster(&self) -> watch::Ref<'_, Roster> {
+        self.roster.borrow()
+    }
+
+    /// The same, as it changes.
+    pub(crate) fn watch_roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
+    }
+
+    /// The group consists of these.
+    pub(crate) fn set_roster(&self, roster: Roster) {
+        self.roster.send_replace(roster);
+    }
+
+    /// The same as `Outside::ask_log`.
+    pub(crate) fn wish(&self, wish: LogWish) {
+        // Whoever reads the queue ends with the process.
+        let _ = self.log.send(wish);
     }
 
     /// The time on this node.
@@ -92,46 +177,44 @@ impl Links {
 
     /// A connection shows that this is the present life of that peer.
     pub(crate) fn meet(&self, peer: usize, life: Incarnation) {
-        let Link { life: known, control, data, .. } = &self.peers[peer];
-        if known.swap(life.0, Ordering::AcqRel) != life.0 {
-            control.wake.notify_one();
-            data.wake.notify_one();
+        if self.link(peer).life.swap(life.0, Ordering::AcqRel) != life.0 {
+            self.wake(peer);
         }
     }
 
     /// Its present life only votes, or holds data.
     pub(crate) fn set_witness(&self, peer: usize, is_witness: bool) {
-        self.peers[peer].is_witness.store(is_witness, Ordering::Release);
+        self.link(peer).is_witness.store(is_witness, Ordering::Release);
     }
 
     /// Whether its present life only votes, as far as known.
     pub(crate) fn is_witness(&self, peer: usize) -> bool {
-        self.peers[peer].is_witness.load(Ordering::Acquire)
+        self.link(peer).is_witness.load(Ordering::Acquire)
     }
 
     /// Whether that is its present life, as far as known.
     pub(crate) fn is_life(&self, peer: usize, life: Incarnation) -> bool {
-        self.peers[peer].life.load(Ordering::Acquire) == life.0
+        self.link(peer).life.load(Ordering::Acquire) == life.0
     }
 
     /// Until the control connection to that peer should be looked after.
     pub(crate) async fn control_woken(&self, peer: usize) {
-        self.peers[peer].control.wake.notified().await;
+        self.link(peer).control.wake.notified().await;
     }
 
     /// The same for the connection of its data.
     pub(crate) async fn data_woken(&self, peer: usize) {
-        self.peers[peer].data.wake.notified().await;
+        self.link(peer).data.wake.notified().await;
     }
 
     /// Somebody has to look after the control connection to that peer.
     pub(crate) fn wake_control(&self, peer: usize) {
-        self.peers[peer].control.wake.notify_one();
+        self.link(peer).control.wake.notify_one();
     }
 
     /// For the present life of the peer of that name; lost while there is none.
     pub(crate) fn send_to(&self, name: &str, message: Message) {
-        if let Some(link) = self.peers.iter().find(|link| *link.name == *name) {
+        if let Some(link) = self.all().find(|link| *link.name == *name) {
             let life = Incarnation(link.life.load(Ordering::Acquire));
             let _ = link.control.queue.send((life, message));
         }
@@ -140,7 +223,7 @@ impl Links {
     fn send(&self, to: Incarnation, message: Message) {
         // A letter to a life that was never met, or is over, is dropped: no view needs it.
         let is_it = |link: &&Link| link.life.load(Ordering::Acquire) == to.0;
-        if let Some(link) = self.peers.iter().find(is_it) {
+        if let Some(link) = self.all().find(is_it) {
             let way = match message {
                 Message::Lane(..) => &link.data,
                 _ => &link.control,
@@ -184,8 +267,7 @@ impl Outside<Waiter> for Courier {
     }
 
     fn ask_log(&mut self, wish: LogWish) {
-        // Whoever reads the queue ends with the process.
-        let _ = self.links.log.send(wish);
+        self.links.wish(wish);
     }
 
     fn local_time(&self) -> Millis {

@@ -7,10 +7,12 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as PlainUnixStream;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 const SOCKET: &str = "ctl.sock";
@@ -20,10 +22,10 @@ const DRAFT: &str = "ctl.sock.new";
 const MODE: u32 = 0o600;
 /// A line is a few words.
 const LINE_MAX: u64 = 1024;
-/// Whoever connects has said its line, and heard the answer, by then.
+/// Whoever connects has said its line by then.
 const TALK_MAX: Duration = Duration::from_secs(2);
-/// The answer itself takes no time, unless the node hangs.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// What changes something waits for others, but not for ever; longer than this, the node hangs.
+const ANSWER_MAX: Duration = Duration::from_secs(25);
 /// After an error that may last.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What an answer starts with that is a refusal.
@@ -42,15 +44,22 @@ pub(super) fn open(folder: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers one after the other, for ever.
-pub(super) async fn serve(listener: UnixListener, obey: impl Fn(&str) -> Result<String, String>) {
+/// Answers, for ever; whoever wants something that takes time keeps nobody else waiting.
+pub(super) async fn serve(
+    listener: UnixListener,
+    obey: impl AsyncFn(String) -> Result<String, String> + 'static,
+) {
+    let obey = Rc::new(obey);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match timeout(TALK_MAX, talk(stream, &obey)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "an operator was not answered"),
-                Err(_) => tracing::debug!("an operator said nothing for too long"),
-            },
+            Ok((stream, _)) => {
+                let obey = Rc::clone(&obey);
+                spawn_local(async move {
+                    if let Err(error) = talk(stream, &*obey).await {
+                        tracing::debug!(%error, "an operator was not answered");
+                    }
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an operator");
                 sleep(PAUSE).await;
@@ -61,11 +70,12 @@ pub(super) async fn serve(listener: UnixListener, obey: impl Fn(&str) -> Result<
 
 async fn talk(
     mut stream: UnixStream,
-    obey: impl Fn(&str) -> Result<String, String>,
+    obey: &impl AsyncFn(String) -> Result<String, String>,
 ) -> io::Result<()> {
     let mut line = String::new();
-    (&mut stream).take(LINE_MAX).read_to_string(&mut line).await?;
-    let answer = obey(line.trim_end()).unwrap_or_else(|why| format!("{REFUSAL}{why}\n"));
+    timeout(TALK_MAX, (&mut stream).take(LINE_MAX).read_to_string(&mut line)).await??;
+    line.truncate(line.trim_end().len());
+    let answer = obey(line).await.unwrap_or_else(|why| format!("{REFUSAL}{why}\n"));
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
 }

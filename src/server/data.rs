@@ -13,16 +13,17 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::io::AsyncReadExt;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
 use super::channel::Channel;
+use super::control::until_wanted;
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::frames::{self, BATCH_BYTES, End, Incoming};
 use super::guard::Guard;
-use super::handshake::{self, Greeting, Heard, NoLink, Reasons};
+use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
@@ -33,8 +34,8 @@ use crate::time::Millis;
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
-/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
-const REDIAL_MS: u64 = 100;
+/// How often they take a step for a node that joins, while one does.
+const SYNC_TICK: Duration = Duration::from_millis(5);
 /// What has come over is told at least this often, if there was nothing to tell it with...
 const TELL: Duration = Duration::from_millis(50);
 /// ... and this often when nothing has, so that the peer knows that the connection lives.
@@ -59,7 +60,8 @@ pub(super) struct Group<N: Net> {
     pub(super) guard: Arc<Guard>,
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
-    pub(super) queues: Vec<UnboundedReceiver<Letter>>,
+    /// What waits for each peer: as there are more of them, more come.
+    pub(super) queues: UnboundedReceiver<(usize, UnboundedReceiver<Letter>)>,
     pub(super) visitors: UnboundedReceiver<Visitor<N::Stream>>,
 }
 
@@ -108,26 +110,30 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 
 /// All tasks of the data links, on the present `LocalSet`, for ever.
 pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
-    let Group { net, guard, peers, links, queues, mut visitors } = group;
+    let Group { net, guard, peers, links, mut queues, mut visitors } = group;
     let data = Rc::new(Data {
-        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node)),
-        peers: queues.iter().map(|_| Peer::new(&node, links.local())).collect(),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
+        peers: RefCell::default(),
         node,
         links,
     });
-    for (peer, queue) in queues.into_iter().enumerate() {
-        let address = peers.addresses[peer];
-        let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
-        spawn_local(dialer.run());
-    }
     let mut courier = data.courier();
-    let mut tick = ticks(TICK);
+    let (mut tick, mut sync_tick) = (ticks(TICK), ticks(SYNC_TICK));
     loop {
         tokio::select! {
+            Some((peer, queue)) = queues.recv() => {
+                let address = data.links.address(peer);
+                let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
+                spawn_local(dialer.run());
+            }
             Some(visitor) = visitors.recv() => data.admit(visitor),
             _ = tick.tick() => {
                 data.node.tick_shards(data.links.now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
+                data.note_queues();
+            }
+            _ = sync_tick.tick(), if data.node.is_syncing() => {
+                data.node.sync(data.links.now(&data.node), &mut courier);
             }
         }
     }
@@ -138,7 +144,7 @@ struct Data<N: Net> {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     greeting: Greeting<N>,
-    peers: Vec<Peer>,
+    peers: RefCell<Vec<Rc<Peer>>>,
 }
 
 /// The sessions with one life of a peer, both ways.
@@ -175,12 +181,20 @@ impl<N: Net> Data<N> {
     }
 
     fn name(&self, peer: usize) -> &str {
-        &self.node.options().peers[peer]
+        self.links.name(peer)
+    }
+
+    fn peer(&self, peer: usize) -> Rc<Peer> {
+        let mut peers = self.peers.borrow_mut();
+        while peers.len() <= peer {
+            peers.push(Rc::new(Peer::new(&self.node, self.links.local())));
+        }
+        Rc::clone(&peers[peer])
     }
 
     /// From now on the sessions are those with this life; what waited for a former one is void.
     fn turn_to(&self, peer: usize, life: Incarnation) {
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         match state.life.replace(Some(life)) {
             Some(former) if former != life => {
                 state.outbox.replace(new_outbox(&self.node, self.links.local()));
@@ -195,15 +209,21 @@ impl<N: Net> Data<N> {
 
     /// A message for that life of the peer is kept until it has come over.
     fn keep(&self, peer: usize, (life, message): Letter) {
-        if self.peers[peer].life.get() != Some(life) {
+        if self.peer(peer).life.get() != Some(life) {
             if !self.links.is_life(peer, life) {
                 return;
             }
             self.turn_to(peer, life);
         }
-        if let Err(broken) = self.peers[peer].outbox.borrow_mut().push(message) {
+        if let Err(broken) = self.peer(peer).outbox.borrow_mut().push(message) {
             self.report(peer, broken);
         }
+    }
+
+    /// For those who ask how far a peer is behind.
+    fn note_queues(&self) {
+        let load = |peer: &Peer| Some((peer.life.get()?, peer.outbox.borrow().load()));
+        self.node.note_queues(self.peers.borrow().iter().filter_map(|peer| load(peer)).collect());
     }
 
     fn report(&self, peer: usize, Broken { messages }: Broken) {
@@ -220,7 +240,7 @@ impl<N: Net> Data<N> {
         }
         self.turn_to(peer, heard.hello.incarnation);
         let reader = spawn_local(Rc::clone(self).listen(heard, position.session));
-        let older = self.peers[peer].reader.replace(Some(reader.abort_handle()));
+        let older = self.peer(peer).reader.replace(Some(reader.abort_handle()));
         if let Some(older) = older {
             older.abort();
         }
@@ -229,7 +249,7 @@ impl<N: Net> Data<N> {
     async fn listen(self: Rc<Self>, mut heard: Heard<N::Stream>, session: u64) {
         let (peer, life) = (heard.peer, heard.hello.incarnation);
         let name = self.name(peer);
-        let position = match self.peers[peer].inbox.borrow_mut().open(session) {
+        let position = match self.peer(peer).inbox.borrow_mut().open(session) {
             Opened::After(position) => position,
             Opened::Anew(position) => {
                 tracing::error!(peer = name, "messages of a peer were lost");
@@ -262,13 +282,16 @@ impl<N: Net> Data<N> {
         mut incoming: Incoming<Channel<N::Stream>>,
         courier: &mut Courier,
     ) -> End {
-        let state = &self.peers[peer];
+        let state = self.peer(peer);
         let mut untold = 0;
         loop {
             let (messages, bytes) = match incoming.read().await {
                 Ok(read) => read,
                 Err(end) => return end,
             };
+            if !self.links.is_life(peer, life) {
+                return End::Closed;
+            }
             untold += bytes;
             for message in messages {
                 match message {
@@ -300,7 +323,7 @@ impl<N: Net> Data<N> {
 struct Dialer<N: Net> {
     data: Rc<Data<N>>,
     peer: usize,
-    address: SocketAddr,
+    address: watch::Receiver<Option<SocketAddr>>,
     queue: UnboundedReceiver<Letter>,
     /// When something was last sent.
     spoke: u64,
@@ -311,10 +334,11 @@ impl<N: Net> Dialer<N> {
         let data = Rc::clone(&self.data);
         let mut told = Reasons::default();
         loop {
-            let since = data.links.local();
-            let position = data.peers[self.peer].outbox.borrow().position();
+            let address = self.until_wanted().await;
+            let (since, mut pause_ms) = (data.links.local(), REDIAL_MS);
+            let position = data.peer(self.peer).outbox.borrow().position();
             let purpose = Purpose::Data(position);
-            let dial = handshake::dial(self.address, self.peer, &data.greeting, purpose);
+            let dial = handshake::dial(address, self.peer, &data.greeting, purpose);
             match self.meanwhile(dial).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -330,12 +354,13 @@ impl<N: Net> Dialer<N> {
                 // The control link says so already.
                 Err(NoLink::Nobody) => {}
                 Err(error) => {
+                    pause_ms = error.pause_ms(REDIAL_MS);
                     if let Some(reason) = told.news(&error) {
                         tracing::info!(peer = data.name(self.peer), reason, "no link of data");
                     }
                 }
             }
-            let pause_ms = REDIAL_MS.saturating_sub(data.links.local().since(since));
+            let pause_ms = pause_ms.saturating_sub(data.links.local().since(since));
             if pause_ms > 0 {
                 let peer = self.peer;
                 let pause = async {
@@ -352,6 +377,12 @@ impl<N: Net> Dialer<N> {
                 self.meanwhile(data.links.data_woken(peer)).await;
             }
         }
+    }
+
+    /// Where the peer is, as soon as it is of the group.
+    async fn until_wanted(&mut self) -> SocketAddr {
+        let mut address = self.address.clone();
+        self.meanwhile(until_wanted(&mut address)).await
     }
 
     /// Takes letters in as long as that lasts, so that the bound on what waits is kept.
@@ -371,7 +402,7 @@ impl<N: Net> Dialer<N> {
         let Purpose::Data(received) = hello.purpose else {
             return Err(End::Wrong("it answers to something else"));
         };
-        match self.data.peers[self.peer].outbox.borrow_mut().resume(received) {
+        match self.data.peer(self.peer).outbox.borrow_mut().resume(received) {
             Some(Ok(())) => Ok(received.session),
             Some(Err(broken)) => {
                 self.data.report(self.peer, broken);
@@ -389,7 +420,7 @@ impl<N: Net> Dialer<N> {
         session: u64,
     ) -> End {
         let data = Rc::clone(&self.data);
-        let state = &data.peers[self.peer];
+        let state = data.peer(self.peer);
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
         let (mut tell, mut is_time) = (ticks(TELL), false);
         loop {
@@ -431,7 +462,7 @@ impl<N: Net> Dialer<N> {
         while let Ok(letter) = self.queue.try_recv() {
             self.data.keep(self.peer, letter);
         }
-        let state = &self.data.peers[self.peer];
+        let state = self.data.peer(self.peer);
         let mut outbox = state.outbox.borrow_mut();
         while batch.len() < BATCH_BYTES
             && let Some(message) = outbox.next_unsent()
@@ -448,7 +479,8 @@ impl<N: Net> Dialer<N> {
 
     /// How much has come over, if that is news or nothing was said for long.
     fn tell(&self, batch: &mut Vec<u8>) {
-        let mut inbox = self.data.peers[self.peer].inbox.borrow_mut();
+        let state = self.data.peer(self.peer);
+        let mut inbox = state.inbox.borrow_mut();
         let is_quiet = self.data.links.local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
         let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
         if let Some(received) = received {

@@ -13,17 +13,22 @@ use tokio::time::{Duration, timeout};
 use super::PeerOptions;
 use super::certificates;
 use super::channel::Channel;
-use super::courier::Waiter;
+use super::courier::{Links, Waiter};
 use super::guard::{Guard, Means};
 use super::net::{Net, Stream};
 use super::secret::{self, Side, Talk};
 use crate::node::Node;
-use crate::replication::Hello;
 use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
+use crate::replication::{Hello, LogWish, names};
 use crate::stats::Refusal;
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+/// Between two attempts to reach a peer; the first one after a connection's end is made at once.
+pub(super) const REDIAL_MS: u64 = 100;
+/// The same where somebody is there who does not want it: a node that was removed, or not added yet.
+/// When there is news, it is dialed from there.
+const UNWANTED_MS: u64 = 1000;
 /// That a peer can't be reached is told with so many reasons, until it is.
 const REASONS_MAX: usize = 8;
 /// The longest frame before the peer is known.
@@ -38,6 +43,7 @@ pub(super) struct Greeting<N> {
     guard: Arc<Guard>,
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
+    links: Arc<Links>,
     is_witness: bool,
 }
 
@@ -104,6 +110,13 @@ impl Reasons {
     }
 }
 
+impl NoLink {
+    /// When to try again: after so long, as usual, unless the peer is there and does not want it.
+    pub(super) fn pause_ms(&self, usual_ms: u64) -> u64 {
+        if matches!(self, Self::Refused(_)) { UNWANTED_MS } else { usual_ms }
+    }
+}
+
 impl From<io::Error> for NoLink {
     fn from(error: io::Error) -> Self {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -137,8 +150,10 @@ impl<N: Net> Greeting<N> {
         guard: Arc<Guard>,
         peers: &PeerOptions,
         node: Arc<Node<Waiter>>,
+        links: Arc<Links>,
     ) -> Self {
-        Self { net, guard, cluster: peers.cluster.clone(), node, is_witness: peers.is_witness }
+        let (cluster, is_witness) = (peers.cluster.clone(), peers.is_witness);
+        Self { net, guard, cluster, node, links, is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -154,21 +169,12 @@ impl<N: Net> Greeting<N> {
             cluster: self.cluster.clone(),
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
-            nodes: self.nodes(),
+            roster: self.links.roster().clone(),
             item_max: options.settings.item_max as u64,
             succeeds: options.succeeds.clone(),
             is_witness: self.is_witness,
             purpose,
         }
-    }
-
-    /// The names of the whole group, in the same order on all nodes.
-    fn nodes(&self) -> Vec<Box<str>> {
-        let options = self.node.options();
-        let mut nodes = options.peers.clone();
-        nodes.push(options.me.name.clone());
-        nodes.sort();
-        nodes
     }
 
     /// The configured peer that has said this, or why it does not belong here.
@@ -186,14 +192,41 @@ impl<N: Net> Greeting<N> {
             let (its, ours) = (hello.item_max, options.settings.item_max);
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
-        if hello.nodes != self.nodes() {
-            return Err(format!("its --peers name {:?}, here {:?}", hello.nodes, self.nodes()));
+        self.check_roster(hello)?;
+        let is_peer = hello.name != options.me.name;
+        let known = self.links.find(&hello.name).filter(|_| is_peer);
+        known.ok_or_else(|| format!("this node is just learning of {:?}", hello.name))
+    }
+
+    /// Whether both are nodes of one group, as far as the one that knows the later view can tell;
+    /// the other one learns of it.
+    fn check_roster(&self, hello: &Hello) -> Result<(), String> {
+        let me = &self.node.options().me.name;
+        let (theirs, ours) = (&hello.roster, self.links.roster().clone());
+        if !theirs.is_agreed() && !ours.is_agreed() && !theirs.names_same(&ours) {
+            let (its, own) = (names(&theirs.nodes), names(&ours.nodes));
+            return Err(format!("its --peers and --tie-breaker mean {its}, here {own}"));
         }
-        options
-            .peers
-            .iter()
-            .position(|name| *name == hello.name)
-            .ok_or_else(|| format!("its name {:?} is not in --peers", hello.name))
+        let is_news = theirs.as_of > ours.as_of;
+        let newer = if is_news { theirs } else { &ours };
+        let (is_here, is_there) =
+            (newer.nodes.contains_key(me), newer.nodes.contains_key(&hello.name));
+        // That this node was removed is news, from one that was with it; that it was not added yet
+        // is none.
+        let was_with = ours.is_agreed() && ours.nodes.contains_key(&hello.name);
+        if is_news && (is_here || was_with) {
+            self.links.wish(LogWish::Roster(theirs.clone()));
+        }
+        for (name, is_in) in [(me, is_here), (&hello.name, is_there)] {
+            if !is_in {
+                let nodes = names(&newer.nodes);
+                return Err(format!(
+                    "{name:?} is no node of this group, which is {nodes}: \
+                     sessiond ctl add-node adds it"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -211,7 +244,7 @@ pub(super) async fn dial<N: Net>(
             }
             connected => connected?,
         };
-        let expected = &*greeting.node.options().peers[peer];
+        let expected = greeting.links.name(peer);
         let means = greeting.guard.means();
         let mut channel = match &means {
             Means::Certificates(identity) => identity.dial(stream, expected).await?,
@@ -431,7 +464,8 @@ mod tests {
     use super::*;
     use crate::node;
     use crate::replication::message::{Nonce, Proof};
-    use crate::replication::{Incarnation, Member, Rules, Timing};
+    use crate::replication::{Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
+    use crate::server::clock::Clock;
     use crate::server::guard::PeerSecurity;
     use crate::settings::Settings;
     use crate::time::Now;
@@ -462,23 +496,33 @@ mod tests {
         }
     }
 
+    fn nodes() -> Nodes {
+        let place = Place { address: ([127, 0, 0, 1], 1).into(), votes: true, is_given: false };
+        ["a", "b"].map(|name| (name.into(), place)).into()
+    }
+
     fn greeting(security: &PeerSecurity) -> Greeting<NoNet> {
         let options = node::Options {
             me: Member { name: "a".into(), incarnation: Incarnation(1) },
-            peers: vec!["b".into()],
+            nodes: nodes(),
             succeeds: Vec::new(),
             timing: Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: Rules::default(),
             seed: 1,
             settings: Settings::default(),
         };
+        let roster = Roster { nodes: nodes(), ..Roster::default() };
+        let (links, _) = Links::new(roster, Clock::SYSTEM);
+        links.add("b");
         Greeting {
             net: NoNet,
             guard: Arc::new(Guard::new(security, "a").unwrap()),
             cluster: "c".into(),
             node: Arc::new(Node::new(options, Now::default())),
+            links: Arc::new(links),
             is_witness: false,
         }
     }
@@ -491,7 +535,7 @@ mod tests {
             cluster: "c".into(),
             name: "b".into(),
             incarnation: Incarnation(2),
-            nodes: vec!["a".into(), "b".into()],
+            roster: Roster { nodes: nodes(), ..Roster::default() },
             item_max: Settings::default().item_max as u64,
             succeeds: Vec::new(),
             is_witness: false,

@@ -1,22 +1,26 @@
-//! Where clients connect: bound early, so that a clash shows at once; listening comes later.
+//! Where clients connect: bound early, so that a clash shows at once; listening comes later. What
+//! somebody else holds for this process is taken as it is.
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as PlainUnixListener;
 use std::os::unix::net::UnixStream as PlainUnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::sockopt::set_ipv6_v6only;
 use rustix::process::umask;
 use tokio::net::unix::SocketAddr as UnixAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::runtime::Runtime;
 
-use super::StartError;
+use super::handover::Handover;
+use super::inherit::{self, Held, HeldAddress};
+use super::{Options, StartError};
 use crate::node::Endpoint;
 
 /// A place where clients connect.
@@ -36,14 +40,21 @@ pub enum Listen {
     },
 }
 
-/// Bound, with a socket for each worker. Nobody listens yet.
+/// Bound, with a socket for each worker. Nobody listens yet, but to what is held elsewhere too.
 pub(super) enum Bound {
+    Held(HeldAddress),
     Tcp { address: SocketAddr, sockets: Vec<TcpSocket> },
     Unix { path: PathBuf, socket: UnixSocket },
 }
 
 /// Where one worker accepts.
-pub(super) enum Listener {
+pub(super) struct Listener {
+    socket: Socket,
+    /// Somebody else has a copy: whoever waits in its queue is not lost when this one closes.
+    is_held: bool,
+}
+
+enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -54,7 +65,33 @@ pub(super) enum Accepted {
     Unix(UnixStream),
 }
 
+/// What was handed to this process, or else what it binds itself.
+pub(super) fn bind_all(options: &Options) -> Result<(Vec<Bound>, Option<Handover>), StartError> {
+    let inherited = inherit::take(options.supervisor.is_some())?;
+    if !inherited.addresses.is_empty() || inherited.handover.is_some() {
+        let bound = inherited.addresses.into_iter().map(Bound::Held).collect();
+        return Ok((bound, inherited.handover));
+    }
+    let (places, workers) = (&options.listen, options.node.settings.workers);
+    let mut bound = Vec::new();
+    for listen in places {
+        bound.extend(Bound::new(listen, workers)?);
+    }
+    Ok((bound, None))
+}
+
 impl Bound {
+    /// The sockets themselves, which listen from now on, for a process to be handed to.
+    pub(super) fn hold(self, backlog: u32) -> Result<Vec<OwnedFd>, StartError> {
+        let name = self.to_string();
+        let held = match self {
+            Self::Held(HeldAddress { sockets, .. }) => hold(sockets.iter(), None),
+            Self::Tcp { sockets, .. } => hold(sockets.iter(), Some(backlog)),
+            Self::Unix { socket, .. } => hold([&socket].into_iter(), Some(backlog)),
+        };
+        held.map_err(|error| StartError::Hold(name, error))
+    }
+
     /// Binds for each worker, or says why that can't be.
     pub(super) fn new(listen: &Listen, workers: usize) -> Result<Vec<Self>, StartError> {
         match listen {
@@ -67,43 +104,48 @@ impl Bound {
         }
     }
 
-    /// A listener for each worker, in that worker's runtime.
+    /// Listeners for each worker, by its number and in its runtime.
     pub(super) fn listen(
         self,
         backlog: u32,
         workers: &[Runtime],
-    ) -> Result<Vec<Listener>, StartError> {
-        match self {
+    ) -> Result<Vec<(usize, Listener)>, StartError> {
+        let listeners = match self {
+            Self::Held(HeldAddress { name, sockets, .. }) => {
+                return share_held(sockets, workers).map_err(|error| StartError::Hold(name, error));
+            }
             Self::Tcp { address, sockets } => {
                 let listeners = sockets.into_iter().zip(workers).map(|(socket, worker)| {
                     let _context = worker.enter();
-                    socket.listen(backlog).map(Listener::Tcp)
+                    socket.listen(backlog).map(Socket::Tcp).map(Listener::own)
                 });
                 let listeners = listeners.collect::<io::Result<_>>();
                 listeners.map_err(|error| StartError::Bind(address, error))
             }
             Self::Unix { path, socket } => listen_unix(socket, backlog, workers)
                 .map_err(|error| StartError::BindUnix(path, error)),
-        }
+        };
+        Ok(listeners?.into_iter().enumerate().collect())
     }
 
     /// The line that memcached writes into the file of the ports.
     pub(super) fn port_line(&self) -> Option<String> {
-        match self {
-            Self::Tcp { address: SocketAddr::V4(address), .. } => {
-                Some(format!("TCP INET: {}\n", address.port()))
-            }
-            Self::Tcp { address: SocketAddr::V6(address), .. } => {
-                Some(format!("TCP INET6: {}\n", address.port()))
-            }
+        let address = match self {
+            Self::Tcp { address, .. } => Some(*address),
+            Self::Held(held) => held.port,
             Self::Unix { .. } => None,
-        }
+        };
+        address.map(|address| match address {
+            SocketAddr::V4(address) => format!("TCP INET: {}\n", address.port()),
+            SocketAddr::V6(address) => format!("TCP INET6: {}\n", address.port()),
+        })
     }
 }
 
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Held(held) => write!(f, "{}", held.name),
             Self::Tcp { address, .. } => write!(f, "{address}"),
             Self::Unix { path, .. } => write!(f, "{}", path.display()),
         }
@@ -111,20 +153,30 @@ impl std::fmt::Display for Bound {
 }
 
 impl Listener {
+    fn own(socket: Socket) -> Self {
+        Self { socket, is_held: false }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Its file descriptor, and where it listens.
     pub(super) fn socket(&self) -> io::Result<(RawFd, Endpoint)> {
-        Ok(match self {
-            Self::Tcp(listener) => (listener.as_raw_fd(), Endpoint::Tcp(listener.local_addr()?)),
-            Self::Unix(listener) => {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => (listener.as_raw_fd(), Endpoint::Tcp(listener.local_addr()?)),
+            Socket::Unix(listener) => {
                 (listener.as_raw_fd(), endpoint_of_unix(&listener.local_addr()?))
             }
         })
     }
 
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
-            Self::Unix(listener) => {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream))
+            }
+            Socket::Unix(listener) => {
                 listener.accept().await.map(|(stream, _)| Accepted::Unix(stream))
             }
         }
@@ -233,9 +285,41 @@ fn listen_unix(socket: UnixSocket, backlog: u32, workers: &[Runtime]) -> io::Res
     let sockets = std::iter::once(shared).chain(others);
     let listener = |(socket, worker): (PlainUnixListener, &Runtime)| {
         let _context = worker.enter();
-        UnixListener::from_std(socket).map(Listener::Unix)
+        UnixListener::from_std(socket).map(Socket::Unix).map(Listener::own)
     };
     sockets.zip(workers).map(listener).collect()
+}
+
+/// Copies of sockets that listen; `backlog` for those that do not yet.
+fn hold<'a, S: AsFd + 'a>(
+    sockets: impl Iterator<Item = &'a S>,
+    backlog: Option<u32>,
+) -> io::Result<Vec<OwnedFd>> {
+    let copy = |socket: &S| {
+        if let Some(backlog) = backlog {
+            rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        }
+        Ok(fcntl_dupfd_cloexec(socket, 0)?)
+    };
+    sockets.map(copy).collect()
+}
+
+/// Each socket has to be accepted from, and each worker has to have one: where there are fewer,
+/// several share one.
+fn share_held(sockets: Vec<Held>, workers: &[Runtime]) -> io::Result<Vec<(usize, Listener)>> {
+    let count = sockets.len();
+    let copies = (count..workers.len()).map(|worker| sockets[worker % count].try_clone());
+    let copies = copies.collect::<io::Result<Vec<_>>>()?;
+    let listener = |(index, socket): (usize, Held)| {
+        let worker = index % workers.len();
+        let _context = workers[worker].enter();
+        let socket = match socket {
+            Held::Tcp(socket) => TcpListener::from_std(socket).map(Socket::Tcp),
+            Held::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
+        };
+        Ok((worker, Listener { socket: socket?, is_held: true }))
+    };
+    sockets.into_iter().chain(copies).enumerate().map(listener).collect()
 }
 
 #[cfg(test)]
@@ -250,7 +334,7 @@ mod tests {
         let Some(Bound::Unix { socket, .. }) = bound.first() else { unreachable!("as asked") };
         let bound_to = socket.as_raw_fd();
         let listeners = bound.into_iter().flat_map(|one| one.listen(1, &workers).unwrap());
-        let numbers: Vec<_> = listeners.map(|one| one.socket().unwrap().0).collect();
+        let numbers: Vec<_> = listeners.map(|one| one.1.socket().unwrap().0).collect();
         fs::remove_file(path).unwrap();
         assert!(numbers.contains(&bound_to), "{bound_to} is free again, {numbers:?} are not");
     }

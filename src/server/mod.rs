@@ -4,6 +4,7 @@
 //! on threads of their own, so that they never wait behind clients, nor beats behind data.
 
 mod accept;
+mod admin;
 mod auth;
 mod buffers;
 mod certificates;
@@ -15,13 +16,20 @@ mod courier;
 mod ctl;
 mod data;
 mod door;
+mod drain;
 mod frames;
 mod guard;
+mod handover;
 mod handshake;
+mod inherit;
 mod listener;
 mod lives;
 mod net;
+mod notify;
+mod operators;
+mod orders;
 mod peering;
+mod roster;
 mod secret;
 mod signals;
 mod views;
@@ -29,6 +37,8 @@ mod views;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,19 +54,23 @@ pub use clock::Clock;
 use courier::Links;
 pub use courier::{Courier, Waiter};
 pub use ctl::ask;
+use drain::Successor;
 use guard::Guard;
 pub use guard::{BadFile, PeerSecurity};
+use handover::{Handover, Passed};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
 pub use net::{Net, Stream};
+use orders::Orders;
 pub use peering::{Peering, live};
-use signals::Signals;
+use signals::{Signals, Told};
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
+use crate::replication::Roster;
 use crate::stats::Gauge;
 use crate::time::Now;
 
@@ -69,12 +83,18 @@ pub struct Options {
     pub listen: Vec<Listen>,
     /// Where to write which ports they are.
     pub port_file: Option<PathBuf>,
+    /// Where operators' programs ask for figures over HTTP; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
     /// The group; `None` for a single node.
     pub peers: Option<PeerOptions>,
     /// How long a write waits for the other nodes before its connection is closed.
     pub write_timeout_ms: u64,
     /// How long a command waits while this node can't answer.
     pub hold_timeout_ms: u64,
+    /// How long clients have to close their connections when the server is told to end.
+    pub drain_timeout_ms: u64,
+    /// The process that starts this one again when it ends.
+    pub supervisor: Option<i32>,
 }
 
 /// How nodes meet.
@@ -84,10 +104,8 @@ pub struct PeerOptions {
     pub cluster: Box<str>,
     /// Where the others connect.
     pub listen: SocketAddr,
-    /// The others, by name, in the order of `node::Options::peers`.
-    pub addresses: Vec<SocketAddr>,
-    /// The names of those that vote on views.
-    pub voters: Vec<Box<str>>,
+    /// Links are not encrypted, and nobody has said that they may leave this machine all the same.
+    pub keeps_to_loopback: bool,
     /// Where this node keeps what it must not forget about its group.
     pub state_dir: Option<PathBuf>,
     /// This node only votes: it has no data and no clients.
@@ -96,11 +114,26 @@ pub struct PeerOptions {
     pub security: PeerSecurity,
 }
 
+/// How a server that ran has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// For good, as far as it knows.
+    Over,
+    /// An operator wants it to be started anew.
+    Again,
+}
+
 /// Why a server did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address can't be bound.
     Bind(SocketAddr, io::Error),
+    /// What was handed over with this number is no socket to accept clients from.
+    Inherited(RawFd, String),
+    /// So many sockets can't have been handed over.
+    InheritedCount(Box<str>),
+    /// A socket that listens can't be used.
+    Hold(String, io::Error),
     /// A socket in the file system can't be made.
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
@@ -120,9 +153,18 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p or --peer-listen"
+                "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p, --peer-listen or --admin-listen"
             ),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Inherited(number, why) => write!(
+                f,
+                "LISTEN_FDS: descriptor {number}: {why}; hand over listening TCP or unix stream sockets only, or unset LISTEN_FDS"
+            ),
+            Self::InheritedCount(text) => write!(
+                f,
+                "LISTEN_FDS={text}: expected how many sockets were handed over, from descriptor 3 on; unset it if none were"
+            ),
+            Self::Hold(name, error) => write!(f, "cannot accept clients on {name}: {error}"),
             Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "-s {}: another server answers there, or it is no socket", path.display())
             }
@@ -145,6 +187,8 @@ struct Shared {
     links: Arc<Links>,
     stopping: AtomicBool,
     stop_wanted: Notify,
+    drain: drain::State,
+    orders: Arc<Orders>,
     /// Clients whose writes are on their way.
     waiting: Gauge,
     write_timeout_ms: u64,
@@ -162,11 +206,33 @@ impl Shared {
         self.stop_wanted.notify_one();
     }
 
-    /// Until it is told to stop, and has let writes that are on their way arrive.
-    async fn until_stop(&self, signals: &mut Signals, guard: Option<&Guard>) {
-        tokio::select! {
-            () = signals.until_stop(&self.node, guard) => {}
-            () = self.stop_wanted.notified() => {}
+    /// Until it is told to stop, has served its clients to their end where it should, and has let
+    /// writes that are on their way arrive.
+    async fn until_stop(
+        &self,
+        signals: &mut Signals,
+        guard: Option<&Guard>,
+        mut successor: Option<Successor>,
+        limit_ms: u64,
+    ) {
+        let told = tokio::select! {
+            told = signals.until_told(&self.node, guard) => told,
+            () = self.orders.until_restart() => Told::GiveWay,
+            () = self.stop_wanted.notified() => Told::Stop,
+        };
+        if told == Told::GiveWay && successor.is_some() {
+            notify::giving_way();
+        } else {
+            notify::stopping();
+        }
+        if told != Told::Stop {
+            // Without a successor to take them, clients are served to their end.
+            let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
+            tokio::select! {
+                () = self.drain_clients(successor, limit_ms) => {}
+                () = signals.until_interrupted(&self.node, guard) => {}
+                () = self.stop_wanted.notified() => {}
+            }
         }
         self.stopping.store(true, Ordering::Relaxed);
         let quiet = async {
@@ -190,7 +256,9 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 pub struct Server {
     options: Options,
     bound: Vec<Bound>,
+    handover: Option<Handover>,
     peer_socket: Option<TcpSocket>,
+    admin: Option<admin::Bound>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
     guard: Option<Arc<Guard>>,
@@ -200,63 +268,104 @@ impl Server {
     /// Takes all addresses, so that whatever is wrong with them shows at once.
     pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
+        // First: what was handed over is known by its numbers alone.
+        let (bound, handover) = listener::bind_all(&options)?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
-        let mut bound = Vec::new();
-        for listen in &options.listen {
-            bound.extend(Bound::new(listen, settings.workers)?);
-        }
         let peers = options.peers.as_ref();
         let load_guard =
             |peers: &PeerOptions| Guard::new(&peers.security, &options.node.me.name).map(Arc::new);
         let guard = peers.map(load_guard).transpose().map_err(StartError::Peers)?;
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
+        let admin = options.admin.map(admin::Bound::new).transpose()?;
         let state = peers.and_then(|peers| open_state(peers, &options.node)).transpose()?;
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, peer_socket, credentials, state, guard })
+        Ok(Self { options, bound, handover, peer_socket, admin, credentials, state, guard })
+    }
+
+    /// The sockets for clients alone, which listen from now on, and a way for clients from one
+    /// process to the next: for one that holds them, and hands them to the one that serves.
+    pub fn hold_sockets(options: &Options) -> Result<Vec<OwnedFd>, StartError> {
+        let (bound, _) = listener::bind_all(options)?;
+        let mut held = Vec::new();
+        for one in bound {
+            held.extend(one.hold(options.node.settings.backlog)?);
+        }
+        let (to, from) = UnixStream::pair()
+            .map_err(|error| StartError::System("make a way for clients", error))?;
+        held.extend([to.into(), from.into()]);
+        Ok(held)
     }
 
     /// Serves until a signal, or a client that may, ends it.
-    pub fn run(self) -> Result<(), StartError> {
+    pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, peer_socket, credentials, state: _state, guard } = self;
+        let Self {
+            options,
+            bound,
+            handover,
+            peer_socket,
+            admin,
+            credentials,
+            state: _state,
+            guard,
+        } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
         drop(context);
         let node = Arc::new(new_node(&options.node, Clock::SYSTEM));
         node.set_credentials(credentials);
-        let (links, ends) = Links::new(&options.node.peers, Clock::SYSTEM);
+        let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
+        let (links, wishes) = Links::new(seeds, Clock::SYSTEM);
         let links = Arc::new(links);
+        let (drain, passed) = drain::State::new(options.node.settings.workers);
+        let orders = Arc::new(Orders::new(options.supervisor));
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
             links: Arc::clone(&links),
             stopping: AtomicBool::new(false),
             stop_wanted: Notify::new(),
+            drain,
+            orders: Arc::clone(&orders),
             waiting: Gauge::default(),
             write_timeout_ms: options.write_timeout_ms,
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        match (options.peers.clone(), guard.clone(), peer_socket) {
+        let log = match (options.peers.clone(), guard.clone(), peer_socket) {
             (Some(peers), Some(guard), Some(socket)) => {
-                peering::start(peers, guard, socket, node, links, ends)?
+                let orders = Arc::clone(&orders);
+                Some(peering::start(peers, (guard, socket), (node, links, wishes), orders)?)
             }
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
                 node.tick_group(clock::now(&node), &mut courier);
                 data::start_alone(node, links)?;
+                None
             }
+        };
+        if let Some(admin) = admin {
+            admin.start(admin::Sources { node: Arc::clone(&shared.node), log, is_witness })?;
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
-            start_workers(&options, bound, &shared)?;
+            let clients = handover.as_ref().map(received).unwrap_or_default();
+            start_workers(&options, bound, clients, &shared)?;
         }
-        runtime.block_on(shared.until_stop(&mut signals, guard.as_deref()));
-        Ok(())
+        let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
+        let successor = handover.map(|handover| Successor { handover, passed });
+        let limit_ms = options.drain_timeout_ms;
+        runtime.block_on(async {
+            tokio::select! {
+                () = shared.until_stop(&mut signals, guard.as_deref(), successor, limit_ms) => {}
+                () = notify::keep_telling(&shared.node, is_witness, supervisor) => {}
+            }
+        });
+        Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })
     }
 }
 
@@ -275,6 +384,7 @@ fn new_node(options: &node::Options, clock: Clock) -> Node<Waiter> {
 fn start_workers(
     options: &Options,
     bound: Vec<Bound>,
+    clients: Vec<Passed>,
     shared: &Arc<Shared>,
 ) -> Result<(), StartError> {
     let settings = &options.node.settings;
@@ -285,16 +395,22 @@ fn start_workers(
     for one in bound {
         let address = one.to_string();
         let of_workers = one.listen(settings.backlog, &runtimes)?;
-        listeners.iter_mut().zip(of_workers).for_each(|(list, listener)| list.push(listener));
+        of_workers.into_iter().for_each(|(worker, listener)| listeners[worker].push(listener));
         tracing::info!(%address, "accepting clients");
     }
     if let Some(path) = &options.port_file {
         write_ports(path, &ports);
     }
-    for (worker, (runtime, listeners)) in runtimes.into_iter().zip(listeners).enumerate() {
+    let mut of_worker: Vec<Vec<Passed>> = runtimes.iter().map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        of_worker[number % settings.workers].push(client);
+    }
+    let parts = runtimes.into_iter().zip(listeners).zip(of_worker);
+    for (worker, ((runtime, listeners), clients)) in parts.enumerate() {
         let shared = Arc::clone(shared);
         let body = move || {
             runtime.block_on(async move {
+                clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
                 for listener in listeners {
                     listens(&shared.node, worker, &listener);
                     tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
@@ -308,6 +424,22 @@ fn start_workers(
             .map_err(|error| StartError::System("start a worker thread", error))?;
     }
     Ok(())
+}
+
+/// The clients of the process before this one.
+fn received(handover: &Handover) -> Vec<Passed> {
+    match handover.receive() {
+        Ok(clients) => {
+            if !clients.is_empty() {
+                tracing::info!(clients = clients.len(), "taken over");
+            }
+            clients
+        }
+        Err(error) => {
+            tracing::error!(%error, "clients of the process before cannot be taken over");
+            Vec::new()
+        }
+    }
 }
 
 /// Shows a listening socket among the connections.

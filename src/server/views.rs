@@ -11,7 +11,7 @@ use super::courier::{Courier, Links, Waiter};
 use crate::membership::{self, Membership, StartError};
 use crate::node::{self, Node};
 use crate::replication::message::{Message, decode_view, encode_view};
-use crate::replication::{LogWish, may_follow};
+use crate::replication::{LogWish, Roster, may_follow};
 use crate::time::Millis;
 
 /// The outside of the log.
@@ -31,6 +31,8 @@ impl membership::Outside for LogOutside {
         match decode_view(&value) {
             Some(view) if self.is_witness => {
                 tracing::info!(epoch = view.epoch.0, cause = %view.cause, "view");
+                // The node, which is told nothing, would say so.
+                self.links.wish(LogWish::Roster(Roster::from(&view)));
             }
             Some(view) => {
                 let mut courier = Courier::new(Arc::clone(&self.links));
@@ -73,7 +75,7 @@ pub(super) async fn start(
     let options = membership::Options {
         me: me.name.clone(),
         cluster: peers.cluster.clone(),
-        voters: peers.voters.clone(),
+        voters: links.roster().voters(),
         state_dir: peers.state_dir.clone(),
         timing: membership::Timing::default(),
         // Not the seed itself, which makes versions that clients see.
@@ -93,7 +95,12 @@ impl Log {
     }
 
     /// Passes on what the node wishes, as long as it lives.
-    pub(super) async fn pass_on(&self, mut wishes: UnboundedReceiver<LogWish>) {
+    /// `turn_to` is told of the nodes of the group.
+    pub(super) async fn pass_on(
+        &self,
+        mut wishes: UnboundedReceiver<LogWish>,
+        turn_to: impl Fn(Roster),
+    ) {
         let mut last: Option<(Bytes, Millis)> = None;
         loop {
             tokio::select! {
@@ -108,6 +115,7 @@ impl Log {
                     Some(LogWish::FoundLine(view)) => {
                         self.membership.found_generation(encode_view(&view));
                     }
+                    Some(LogWish::Roster(roster)) => turn_to(roster),
                     Some(LogWish::Dead(name)) => self.membership.peer_dead(&name),
                 },
                 () = self.led.notified() => {

@@ -20,6 +20,7 @@ impl Store {
         let chunks = self.audit_chains(&items)?;
         self.slab.audit(&chunks)?;
         self.audit_ends(&items)?;
+        self.audit_digests()?;
         rule(self.building.is_empty(), || "an item is half built".into())
     }
 
@@ -84,6 +85,11 @@ impl Store {
             rule(len == value.len(), || format!("{head:?} has {len} bytes of {}", value.len()))?;
         }
         Ok(chunks)
+    }
+
+    fn audit_digests(&self) -> Audited {
+        let is_true = self.digests.as_ref().is_none_or(|kept| *kept == self.count_digests());
+        rule(is_true, || "a digest is not that of its items".into())
     }
 
     fn audit_ends(&self, items: &[ChunkId]) -> Audited {

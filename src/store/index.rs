@@ -78,8 +78,8 @@ pub(super) struct Index {
     /// For what does not fit; those in `vacant` hold nothing.
     more: Buckets,
     vacant: Vec<u32>,
-    /// Bits of the hash that number a bucket that has not been split yet.
-    bits: u32,
+    /// The bits of a hash that number a bucket which has not been split yet.
+    low_bits: usize,
     len: usize,
 }
 
@@ -89,7 +89,7 @@ impl Index {
             main: Buckets::default(),
             more: Buckets::default(),
             vacant: Vec::new(),
-            bits: 0,
+            low_bits: 0,
             len: 0,
         }
     }
@@ -134,14 +134,15 @@ impl Index {
         if self.len == 0 {
             return None;
         }
-        let tag = tag(hash);
         let mut bucket = self.main.at(self.number(hash));
         loop {
-            for (slot, &other) in bucket.tags.iter().enumerate() {
-                let id = bucket.ids[slot];
-                if other == tag && id != EMPTY && is_it(id) {
+            let mut alike = bucket.alike(hash);
+            while alike != 0 {
+                let id = bucket.ids[slot_of(alike)];
+                if id != EMPTY && is_it(id) {
                     return Some(id);
                 }
+                alike &= alike - 1;
             }
             if bucket.more == NO_BUCKET {
                 return None;
@@ -159,13 +160,24 @@ impl Index {
     }
 
     /// The first entry that may be the one, by its tag alone.
-    pub(super) fn guess(&self, hash: u64) -> Option<u32> {
+    pub(super) fn guess(&self, hash: u64) -> Option<Guess> {
         if self.len == 0 {
             return None;
         }
-        let (tag, bucket) = (tag(hash), self.main.at(self.number(hash)));
-        let slot = bucket.tags.iter().position(|&other| other == tag)?;
-        Some(bucket.ids[slot]).filter(|&id| id != EMPTY)
+        let bucket = self.number(hash);
+        let entries = self.main.at(bucket);
+        let alike = entries.alike(hash);
+        if alike == 0 {
+            return None;
+        }
+        let slot = slot_of(alike);
+        let id = entries.ids[slot];
+        (id != EMPTY).then_some(Guess { bucket: bucket as u32, slot: slot as u32, id })
+    }
+
+    /// Whether that entry is still there, and so an item.
+    pub(super) fn holds(&self, guess: Guess) -> bool {
+        self.main.at(guess.bucket as usize).ids[guess.slot as usize] == guess.id
     }
 
     /// Takes an entry in, for which it must have grown; `hash_of` gives the hash of any entry.
@@ -232,8 +244,8 @@ impl Index {
     }
 
     fn number(&self, hash: u64) -> usize {
-        let number = (hash & ((1 << self.bits) - 1)) as usize;
-        let with_one_bit_more = (hash & ((2 << self.bits) - 1)) as usize;
+        let number = hash as usize & self.low_bits;
+        let with_one_bit_more = hash as usize & (self.low_bits << 1 | 1);
         if with_one_bit_more < self.main.len { with_one_bit_more } else { number }
     }
 
@@ -243,10 +255,10 @@ impl Index {
         if new == 0 {
             return;
         }
-        if new >= 2 << self.bits {
-            self.bits += 1;
+        if new > self.low_bits << 1 | 1 {
+            self.low_bits = self.low_bits << 1 | 1;
         }
-        let old = new - (1 << self.bits);
+        let old = new - (self.low_bits + 1);
         // Taken out as a whole and put back: at most a few lines of cache.
         let mut chain = std::mem::replace(self.main.at_mut(old), EMPTY_BUCKET);
         loop {
@@ -327,7 +339,26 @@ impl Index {
     }
 }
 
+/// Where an entry was seen; the table may have changed since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guess {
+    bucket: u32,
+    slot: u32,
+    pub(super) id: u32,
+}
+
 impl Bucket {
+    /// A bit for each slot whose tag is that of the hash: the highest of a byte. Above the first there
+    /// may be others (Mycroft's search for a zero byte).
+    #[inline]
+    fn alike(&self, hash: u64) -> u128 {
+        const ONES: u128 = u128::from_ne_bytes([1; 16]) >> (8 * (16 - WIDTH));
+        let mut tags = [0; 16];
+        tags[..WIDTH].copy_from_slice(&self.tags);
+        let zero_for_alike = u128::from_le_bytes(tags) ^ (u128::from_le_bytes([tag(hash); 16]));
+        zero_for_alike.wrapping_sub(ONES) & !zero_for_alike & (ONES << 7)
+    }
+
     fn next(&self) -> Option<Place> {
         (self.more != NO_BUCKET).then_some(Place::More(self.more as usize))
     }
@@ -336,6 +367,11 @@ impl Bucket {
     fn last(&self) -> Option<usize> {
         self.ids.iter().rposition(|&id| id != EMPTY)
     }
+}
+
+/// The first of those that are alike.
+fn slot_of(alike: u128) -> usize {
+    alike.trailing_zeros() as usize / 8
 }
 
 /// The highest bits: the lowest ones are alike within a bucket.

@@ -64,6 +64,7 @@ pub struct Value<'a> {
 
 impl<'a> Value<'a> {
     /// Bytes of the whole.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -103,11 +104,15 @@ impl<'a> Value<'a> {
     }
 
     /// A copy behind what is in `out`.
-    #[inline]
+    #[inline(always)]
     pub fn append_to(self, out: &mut Vec<u8>) {
-        if self.next.is_none() {
-            return out.extend_from_slice(self.first);
+        match self.next {
+            None => out.extend_from_slice(self.first),
+            Some(_) => self.append_pieces(out),
         }
+    }
+
+    fn append_pieces(self, out: &mut Vec<u8>) {
         out.reserve(self.len);
         self.pieces().for_each(|piece| out.extend_from_slice(piece));
     }
@@ -142,7 +147,7 @@ pub(super) struct Header {
 
 /// It was read.
 pub(super) const FETCHED: u8 = 1;
-/// It was read more than once since it came where it is.
+/// It was read more than once, or stored again, since it came where it is.
 pub(super) const ACTIVE: u8 = 2;
 const STALE: u8 = 4;
 const WON: u8 = 8;
@@ -218,6 +223,10 @@ impl Header {
         seconds(now).saturating_sub(self.used_s.get())
     }
 
+    pub(super) fn cas(&self) -> u64 {
+        self.cas.get()
+    }
+
     pub(super) fn value_len(&self) -> usize {
         (self.value_len.get() & LEN_MASK) as usize
     }
@@ -233,6 +242,12 @@ impl Header {
     pub(super) fn set_segment(&mut self, segment: Segment) {
         let len = self.value_len.get() & LEN_MASK;
         self.value_len.set((segment as u32) << SEGMENT_SHIFT | len);
+    }
+
+    /// Stands in its list where another did.
+    pub(super) fn take_place(&mut self, other: &Self) {
+        self.set_segment(other.segment());
+        (self.newer, self.older) = (other.newer, other.older);
     }
 
     pub(super) fn newer(&self) -> u32 {
@@ -356,6 +371,7 @@ impl Slab {
         header
     }
 
+    #[inline(always)]
     pub(super) fn has_key(&self, id: ChunkId, key: Key<'_>) -> bool {
         let bytes = self.tail(id);
         let (header, _) = Header::ref_from_prefix(bytes).expect("a head has a header");

@@ -4,7 +4,9 @@
 //! or warm without having been read again goes to *cold*, where eviction takes from the old end;
 //! what is read a second time is kept in *warm*, so that a scan over everything flushes nothing
 //! that is in use. Items with a short life may be kept apart, in *temporary*. Unlike memcached's,
-//! a list holds items of all sizes: whatever is least in use goes, however large it is.
+//! a list holds items of all sizes: whatever is least in use goes, however large it is. And what is
+//! stored again where it lies keeps its place and is marked: at the old end that is known soon
+//! enough, and whoever moves an item waits for its neighbours.
 
 use super::item::{ACTIVE, FETCHED, Header};
 use super::slab::{ChunkId, NONE, Slab};
@@ -93,39 +95,76 @@ impl Lru {
 
     /// Takes in an item that has just been written.
     pub(super) fn add(&mut self, slab: &mut Slab, id: ChunkId, deadline: Deadline, now: Now) {
-        let is_temporary = self.options.temporary_ttl_s.is_some_and(|bound_s| {
-            deadline.remaining_s(now).is_some_and(|lives_s| lives_s <= u64::from(bound_s))
-        });
         let segment = match self.options.is_on {
             false => Segment::Cold,
-            true if is_temporary => Segment::Temporary,
+            true if self.is_temporary(deadline, now) => Segment::Temporary,
             true => Segment::Hot,
         };
-        self.link(slab, id, segment);
+        self.count_in(slab.header(id), segment);
+        self.push(slab, id, segment);
+    }
+
+    #[inline]
+    fn is_temporary(&self, deadline: Deadline, now: Now) -> bool {
+        self.options.temporary_ttl_s.is_some_and(|bound_s| {
+            deadline.remaining_s(now).is_some_and(|lives_s| lives_s <= u64::from(bound_s))
+        })
+    }
+
+    /// Whether an item that is stored again, with this end, keeps its place.
+    pub(super) fn keeps_place(&self, header: &Header, deadline: Deadline, now: Now) -> bool {
+        let was_temporary = header.segment() == Segment::Temporary;
+        self.options.is_on && self.is_temporary(deadline, now) == was_temporary
+    }
+
+    /// An item was written over another, in whose place it now is. That is a use, as the second read
+    /// is one; of a hot item that nobody has read it is not, or each login would be in use.
+    pub(super) fn take_place(&mut self, slab: &mut Slab, id: ChunkId, before: &Header) {
+        let (segment, header) = (before.segment(), slab.header_mut(id));
+        header.take_place(before);
+        if segment != Segment::Hot || before.has(FETCHED | ACTIVE) {
+            header.mark(ACTIVE);
+        }
+        if bytes(header) == bytes(before) {
+            self.tally.of(header).total_items += 1;
+            return;
+        }
+        self.count_out(before);
+        self.count_in(slab.header(id), segment);
+        let list = &mut self.lists[segment as usize];
+        list.bytes = list.bytes - bytes(before) + bytes(slab.header(id));
     }
 
     pub(super) fn remove(&mut self, slab: &mut Slab, id: ChunkId) {
         let header = self.unlink(slab, id);
-        let counts = self.tally.of(&header);
-        counts.segments[header.segment() as usize] -= 1;
-        counts.bytes -= bytes(&header);
+        self.count_out(&header);
     }
 
-    fn link(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
-        let header = slab.header(id);
+    fn count_in(&mut self, header: &Header, segment: Segment) {
         let counts = self.tally.of(header);
         counts.segments[segment as usize] += 1;
         counts.bytes += bytes(header);
         counts.total_items += 1;
         counts.is_known = true;
-        self.push(slab, id, segment);
     }
 
-    fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
+    fn count_out(&mut self, header: &Header) {
+        let counts = self.tally.of(header);
+        counts.segments[header.segment() as usize] -= 1;
+        counts.bytes -= bytes(header);
+    }
+
+    pub(super) fn relink(&mut self, slab: &mut Slab, id: ChunkId, segment: Segment) {
         let header = self.unlink(slab, id);
         let counts = self.tally.of(&header);
         counts.segments[header.segment() as usize] -= 1;
         counts.segments[segment as usize] += 1;
+        match (header.segment(), segment) {
+            (Segment::Warm, Segment::Warm) => counts.moves_within_lru += 1,
+            (_, Segment::Warm) => counts.moves_to_warm += 1,
+            (Segment::Hot | Segment::Warm, _) => counts.moves_to_cold += 1,
+            _ => {}
+        }
         self.push(slab, id, segment);
     }
 
@@ -162,15 +201,11 @@ impl Lru {
         }
     }
 
-    /// A read; returns whether it was read before, and when it was last used.
-    pub(super) fn hit(&mut self, slab: &mut Slab, id: ChunkId, now_s: u32) -> (bool, u32) {
-        let header = slab.header_mut(id);
-        let before = (header.has(FETCHED), header.used_s());
+    /// A read; returns the segment that the item has to be linked to, if that changes.
+    #[inline(always)]
+    pub(super) fn hit(&mut self, header: &mut Header, now_s: u32) -> Option<Segment> {
         self.tally.of(header).hits[header.segment() as usize] += 1;
-        if let Some(segment) = self.note_use(header, now_s) {
-            self.relink(slab, id, segment);
-        }
-        before
+        self.note_use(header, now_s)
     }
 
     /// Any other use.
@@ -199,21 +234,21 @@ impl Lru {
         }
         header.use_at(now_s);
         if header.segment() == Segment::Cold {
-            self.tally.of(header).moves_to_warm += 1;
+            header.unmark(ACTIVE);
             return Some(Segment::Warm);
         }
         header.mark(ACTIVE);
         None
     }
 
-    /// Looks at the old ends of hot and warm, and moves at most `most` items where they belong.
+    /// Looks at the old ends of the segments, and moves at most `most` items of each where they belong.
     pub(super) fn juggle(&mut self, slab: &mut Slab, most: usize, now: Now) {
         if !self.options.is_on {
             return;
         }
         self.juggles += 1;
         let all: u64 = self.lists.iter().map(|list| list.bytes).sum();
-        let coldest = ChunkId::from_raw(self.lists[Segment::Cold as usize].oldest);
+        let coldest = self.coldest(slab, most);
         let bounds = [
             (Segment::Hot, self.options.hot_pct, self.options.hot_max_factor),
             (Segment::Warm, self.options.warm_pct, self.options.warm_max_factor),
@@ -223,7 +258,11 @@ impl Lru {
             for _ in 0..most {
                 // What was just used is never too old: nobody needs to look at a cold item for that.
                 let is_too_old = |slab: &Slab, age_s: u32| {
-                    let idle_s = |id| f64::from(slab.header(id).idle_s(now));
+                    let idle_s = |id| match slab.header(id) {
+                        // More are in use than may be moved at once: nobody knows how old cold is.
+                        header if header.has(ACTIVE) => f64::INFINITY,
+                        header => f64::from(header.idle_s(now)),
+                    };
                     age_s > 0 && f64::from(age_s) > coldest.map_or(0.0, idle_s) * factor
                 };
                 if !self.move_oldest(slab, segment, max_bytes, is_too_old, now) {
@@ -250,20 +289,37 @@ impl Lru {
         let age_s = header.idle_s(now);
         if header.has(ACTIVE) {
             header.unmark(ACTIVE);
-            let counts = self.tally.of(header);
-            match segment {
-                Segment::Warm => counts.moves_within_lru += 1,
-                _ => counts.moves_to_warm += 1,
-            }
             self.relink(slab, id, Segment::Warm);
         } else if list.bytes > max_bytes || is_too_old(slab, age_s) {
-            let header = slab.header(id);
-            self.tally.of(header).moves_to_cold += 1;
             self.relink(slab, id, Segment::Cold);
         } else {
             return false;
         }
         true
+    }
+
+    /// Sees to it that what goes first is not in use, unless too much is; a bounded step of it.
+    pub(super) fn spare(&mut self, slab: &mut Slab, now: Now) {
+        const SPARED: usize = 8;
+        let oldest = ChunkId::from_raw(self.lists[Segment::Cold as usize].oldest);
+        if oldest.is_some_and(|id| slab.header(id).has(ACTIVE)) {
+            self.juggle(slab, SPARED, now);
+        }
+    }
+
+    /// The oldest cold item, once those before it that are in use have gone to warm.
+    fn coldest(&mut self, slab: &mut Slab, most: usize) -> Option<ChunkId> {
+        let oldest = |lru: &Self| ChunkId::from_raw(lru.lists[Segment::Cold as usize].oldest);
+        for _ in 0..most {
+            let id = oldest(self)?;
+            let header = slab.header_mut(id);
+            if !header.has(ACTIVE) {
+                return Some(id);
+            }
+            header.unmark(ACTIVE);
+            self.relink(slab, id, Segment::Warm);
+        }
+        oldest(self)
     }
 
     /// The item that goes first.

@@ -8,6 +8,7 @@
 mod audit;
 mod budget;
 mod classes;
+mod digest;
 mod evicted;
 mod expiry;
 mod index;
@@ -18,6 +19,7 @@ mod slab;
 mod tally;
 mod walk;
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -29,10 +31,11 @@ pub use lru::{SEGMENTS, Segment, Segments};
 pub use slab::SHARD_MAX;
 pub use tally::{Counts, Sizes};
 
+use digest::Digests;
 use evicted::Evictions;
 use expiry::Ends;
-use index::Index;
-use item::{Draft, FETCHED, seconds};
+use index::{Guess, Index};
+use item::{Draft, FETCHED, Header, seconds};
 use lru::Lru;
 use room::Sweep;
 use slab::{ChunkId, Slab};
@@ -74,11 +77,16 @@ pub struct Store {
     /// Items ever stored.
     stores: u64,
     evictions: Evictions,
+    /// Kept where other nodes hold the same.
+    digests: Option<Digests>,
 }
 
-/// Where the index has a key, if it does.
+/// Where the index seems to have a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Place(u64);
+pub struct Place {
+    hash: u64,
+    guess: Option<Guess>,
+}
 
 /// What was found of a key: the place of its live item. Good until the store changes.
 #[derive(Debug)]
@@ -140,6 +148,7 @@ impl Store {
             work: Work::default(),
             stores: 0,
             evictions: Evictions::default(),
+            digests: None,
             budget,
         }
     }
@@ -147,27 +156,41 @@ impl Store {
     /// The live item of a key as it was before this use.
     #[inline(always)]
     pub fn get(&mut self, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let hash = self.hash(key.bytes());
-        // What was not brought near before is now: the rest of an item comes while its key is compared.
-        let id = self.find(key, hash, |slab, id| slab.bring(id))?;
-        self.read(id, now)
+        self.get_at(None, key, now)
     }
 
-    /// The same where `bring_item` was called before.
+    /// The same where `bring_item` may have been called before.
     #[inline(always)]
-    pub fn get_at(&mut self, place: Place, key: Key<'_>, now: Now) -> Option<Item<'_>> {
-        let id = self.find(key, place.0, |_, _| {})?;
-        self.read(id, now)
+    pub fn get_at(&mut self, place: Option<&Place>, key: Key<'_>, now: Now) -> Option<Item<'_>> {
+        let id = match place {
+            // What was not brought near before is now: the rest of an item comes while its key is compared.
+            None => self.find(key, self.hash(key.bytes()), |slab, id| slab.bring(id)),
+            Some(place) => match self.guessed(place, key) {
+                None => self.find(key, place.hash, |_, _| {}),
+                found => found,
+            },
+        };
+        self.read(id?, now)
+    }
+
+    /// The item that was seen at that place, if it is the one and still there.
+    #[inline(always)]
+    fn guessed(&self, place: &Place, key: Key<'_>) -> Option<ChunkId> {
+        let guess = place.guess.filter(|&guess| self.index.holds(guess))?;
+        ChunkId::from_raw(guess.id).filter(|&id| self.slab.has_key(id, key))
     }
 
     #[inline(always)]
     fn read(&mut self, id: ChunkId, now: Now) -> Option<Item<'_>> {
-        if !self.is_live(id, now) {
+        let header = self.slab.header_mut(id);
+        if !is_live(header, self.floor, now) {
             self.miss(id);
             return None;
         }
-        let now_s = seconds(now);
-        let (was_fetched, used_s) = self.lru.hit(&mut self.slab, id, now_s);
+        let (now_s, was_fetched, used_s) = (seconds(now), header.has(FETCHED), header.used_s());
+        if let Some(segment) = self.lru.hit(header, now_s) {
+            self.lru.relink(&mut self.slab, id, segment);
+        }
         let mut item = self.slab.item(id, now);
         (item.was_fetched, item.idle_s) = (was_fetched, now_s.saturating_sub(used_s));
         // What is behind the first chunk comes while that is copied.
@@ -179,12 +202,13 @@ impl Store {
     pub fn bring_entry(&self, key: Key<'_>) -> Place {
         let hash = self.hash(key.bytes());
         self.index.bring(hash);
-        Place(hash)
+        Place { hash, guess: None }
     }
 
     /// Brings near what it will look at then.
-    pub fn bring_item(&self, place: Place) {
-        if let Some(id) = self.index.guess(place.0).and_then(ChunkId::from_raw) {
+    pub fn bring_item(&self, place: &mut Place) {
+        place.guess = self.index.guess(place.hash);
+        if let Some(id) = place.guess.and_then(|guess| ChunkId::from_raw(guess.id)) {
             self.slab.bring(id);
         }
     }
@@ -269,9 +293,11 @@ impl Store {
         marks: Marks,
         now: Now,
     ) {
+        self.leave_digest(id);
         self.lru.touch(&mut self.slab, id, seconds(now));
         self.slab.header_mut(id).change(version, cas, deadline, marks);
         self.ends.add(self.slab.page_of(id), deadline);
+        self.join_digest(id);
     }
 
     /// Keeps the segments in order, and to a limit that was lowered; a bounded step of it.
@@ -370,7 +396,7 @@ impl Store {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+        hash_of(&self.hasher, key)
     }
 
     /// `meets` is told of each item that is compared.
@@ -396,8 +422,7 @@ impl Store {
 
     #[inline(always)]
     fn is_live(&self, id: ChunkId, now: Now) -> bool {
-        let header = self.slab.header(id);
-        !header.deadline().is_past(now) && header.version() >= self.floor
+        is_live(self.slab.header(id), self.floor, now)
     }
 
     /// Whether an item would take just the chunks that its predecessor has; if so, these are what
@@ -423,10 +448,21 @@ impl Store {
     /// Writes an item over its predecessor.
     fn rewrite(&mut self, draft: &Draft<'_>, now: Now) {
         let head = self.building[0];
-        self.lru.remove(&mut self.slab, head);
+        let before = *self.slab.header(head);
+        let keeps_place = self.lru.keeps_place(&before, draft.deadline, now);
+        self.leave_digest(head);
+        if !keeps_place {
+            self.lru.remove(&mut self.slab, head);
+        }
         self.slab.write(&self.building, draft, now);
         self.building.clear();
-        self.list(head, draft.deadline, now);
+        if keeps_place {
+            self.lru.take_place(&mut self.slab, head, &before);
+            self.ends.add(self.slab.page_of(head), draft.deadline);
+            self.join_digest(head);
+        } else {
+            self.list(head, draft.deadline, now);
+        }
     }
 
     /// Stores an item whose key is absent.
@@ -441,7 +477,7 @@ impl Store {
         let (slab, hasher) = (&self.slab, &self.hasher);
         self.index.insert(hash, head.raw(), |raw| {
             let id = ChunkId::from_raw(raw).expect("the index holds items");
-            hasher.hash_one(slab.key(id))
+            hash_of(hasher, slab.key(id))
         });
         self.list(head, draft.deadline, now);
         Applied::Done
@@ -459,6 +495,7 @@ impl Store {
         }
         self.stores += 1;
         self.ends.add(self.slab.page_of(head), deadline);
+        self.join_digest(head);
     }
 
     fn grow_index(&mut self, now: Now) -> bool {
@@ -513,11 +550,25 @@ impl Store {
     }
 
     fn remove(&mut self, id: ChunkId) {
+        self.leave_digest(id);
         let hash = self.hash(self.slab.key(id));
         self.index.remove(hash, id.raw());
         self.lru.remove(&mut self.slab, id);
         self.slab.free(id);
     }
+}
+
+#[inline(always)]
+fn is_live(header: &Header, floor: Version, now: Now) -> bool {
+    !header.deadline().is_past(now) && header.version() >= floor
+}
+
+/// A key is all that is hashed: without its length in front, as a slice would have it.
+#[inline]
+fn hash_of(hasher: &RandomState, key: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(key);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl Store {
     }
 
     fn evict_oldest(&mut self, now: Now) -> bool {
+        self.lru.spare(&mut self.slab, now);
         let Some(id) = self.lru.oldest() else {
             return false;
         };

@@ -140,8 +140,10 @@ impl Slab {
         const LINE: usize = 64;
         /// More than this the processor fetches by itself, as it sees the order.
         const LINES: usize = 20;
-        let bytes = self.chunk(id);
-        (0..bytes.len()).step_by(LINE).take(LINES).for_each(|at| prefetch_index(bytes, at));
+        let (page, start) = (self.page_of(id), self.offset(id));
+        let len = (self.pages[page].chunk_size as usize).min(LINES * LINE);
+        let bytes = &self.bytes[page][..];
+        (start..start + len).step_by(LINE).for_each(|at| prefetch_index(bytes, at));
     }
 
     /// All bytes of a chunk.

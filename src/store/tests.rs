@@ -9,7 +9,10 @@ use crate::time::Millis;
 use crate::version::{Epoch, Versions};
 
 pub(super) fn store_of(bytes: usize, evict: bool) -> Store {
-    Store::new(Options { evict, seed: 7, ..Options::default() }, Arc::new(Budget::new(bytes)))
+    let options = Options { evict, seed: 7, ..Options::default() };
+    let mut store = Store::new(options, Arc::new(Budget::new(bytes)));
+    store.keep_digests();
+    store
 }
 
 pub(super) fn at(ms: u64) -> Now {

@@ -7,6 +7,7 @@ use super::slab::ChunkId;
 use super::{Item, Store};
 use crate::key::Key;
 use crate::time::Now;
+use crate::version::Version;
 
 impl Store {
     /// Frees what is over in about `count` items from `cursor` on; returns where to go on.
@@ -46,7 +47,8 @@ impl Store {
         })
     }
 
-    /// Visits live items from `cursor` on; stops some items after `show` has returned false.
+    /// Visits live items from `cursor` on; stops some items after `show` has returned false, or
+    /// after about `count` items of any kind.
     ///
     /// Returns where to go on, or `None` after the last. An item that is there all the time is
     /// shown once, wherever its chunks are moved to; one that is changed between two calls may be
@@ -54,16 +56,38 @@ impl Store {
     pub fn scan(
         &self,
         cursor: u64,
+        count: u32,
         now: Now,
         mut show: impl FnMut(Key<'_>, Item<'_>) -> bool,
     ) -> Option<u64> {
-        self.visit(cursor, 1, |store, id| {
+        self.visit(cursor, count, |store, id| {
             let Some(key) = Key::new(store.slab.key(id)) else {
-                return 0;
+                return 1;
             };
             let goes_on = !store.is_live(id, now) || show(key, store.slab.item(id, now));
-            u32::from(!goes_on)
+            if goes_on { 1 } else { count }
         })
+    }
+
+    /// Drops the unwanted among about `count` items from `cursor` on, as if they had never been
+    /// here; returns how many, and where to go on.
+    pub fn drop_from(
+        &mut self,
+        cursor: u64,
+        count: u32,
+        is_unwanted: impl Fn(Key<'_>, Version) -> bool,
+    ) -> (u64, Option<u64>) {
+        let mut unwanted = Vec::new();
+        let next = self.visit(cursor, count, |store, id| {
+            let version = store.slab.header(id).version();
+            if Key::new(store.slab.key(id)).is_some_and(|key| is_unwanted(key, version)) {
+                unwanted.push(id);
+            }
+            1
+        });
+        let dropped = unwanted.len() as u64;
+        unwanted.into_iter().for_each(|id| self.remove(id));
+        (dropped, next)
     }
 
     /// Visits whole buckets of the index, until what `look` returns adds up to `enough`. A cursor
@@ -82,8 +106,10 @@ impl Store {
                 return Some((of as u64) << SHIFT | number as u64);
             }
             for bucket in self.index.family(number, of) {
-                let ids = self.index.entries(bucket).filter_map(ChunkId::from_raw);
-                looked += ids.map(|id| look(self, id)).sum::<u32>();
+                let ids = || self.index.entries(bucket).filter_map(ChunkId::from_raw);
+                // All of them come at once, and not one after the other.
+                ids().for_each(|id| self.slab.bring(id));
+                looked = ids().fold(looked, |looked, id| looked.saturating_add(look(self, id)));
             }
             number += 1;
         }

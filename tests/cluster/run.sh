@@ -24,7 +24,8 @@ pids=()
 
 stop_all() {
     trap '' INT TERM
-    kill -TERM "${pids[@]}" 2>/dev/null || true
+    # At once: SIGTERM would wait for the clients that are connected.
+    kill -INT "${pids[@]}" 2>/dev/null || true
     local give_up_at=$((SECONDS + stop_deadline_s))
     while [ "$SECONDS" -lt "$give_up_at" ] && kill -0 "${pids[@]}" 2>/dev/null; do
         sleep 0.1
@@ -53,10 +54,19 @@ accepts() {
     (exec 3<>"/dev/tcp/$1/$client_port") 2>/dev/null
 }
 
-all_accept() {
+# A supervisor accepts before there is a server.
+answers() {
+    local line=""
+    {
+        printf 'version\r\n' >&3 && read -r -t 2 line <&3
+    } 3<>"/dev/tcp/$1/$client_port" 2>/dev/null || true
+    [[ $line == VERSION* ]]
+}
+
+all_answer() {
     local address
     for address in "${addresses[@]}"; do
-        accepts "$address" || return 1
+        answers "$address" || return 1
     done
 }
 
@@ -69,15 +79,16 @@ for address in "${addresses[@]}"; do
 done
 
 for i in "${!names[@]}"; do
-    "$binary" -l "${addresses[i]}" -p "$client_port" -m 64 \
+    "$binary" -l "${addresses[i]}" -p "$client_port" -m 64 --supervise \
         --cluster try --node-name "${names[i]}" \
+        --state-dir "$logs/state-${names[i]}" \
         --peer-listen "${addresses[i]}:$peer_port" --peers "$peers" 2>"$logs/${names[i]}" &
     pids+=($!)
     # bash itself would announce a killed node, with its whole command.
     disown
 done
 
-until [ "$is_taken" = no ] && all_accept; do
+until [ "$is_taken" = no ] && all_answer; do
     failure=$(startup_failure)
     if [ -z "$failure" ] && [ "$SECONDS" -ge "$start_deadline_s" ]; then
         failure="error: no group of three within $start_deadline_s s"
@@ -113,7 +124,12 @@ Write on one node, read on another:
     printf 'set a 0 60 1\r\nx\r\nquit\r\n' | nc ${addresses[0]} $client_port
     printf 'get a\r\nquit\r\n' | nc ${addresses[1]} $client_port
 
-Kill one (kill -9 ${pids[2]}) and read again. Ctrl-C stops all three.
+Restart a server without anybody noticing:
+
+    $binary ctl --state-dir $logs/state-${names[0]} restart
+
+Kill a server (pkill -9 -P ${pids[2]}): its supervisor has another one up at once. End a node
+(kill -9 ${pids[2]}) and read again. Ctrl-C stops all three.
 
 END
 

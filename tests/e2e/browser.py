@@ -65,6 +65,9 @@ class Browser:
     def visit(self, worker):
         return self._request(worker, "visit", {})
 
+    def rotate(self, worker):
+        return self._request(worker, "rotate", {})
+
     def logout(self, worker):
         return self._request(worker, "logout", {})
 

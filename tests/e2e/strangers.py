@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 
-PROTOCOL = 2
+PROTOCOL = 3
 HELLO, HELLO_OK, REFUSE, CHALLENGE, PROOF = 1, 2, 3, 8, 9
 ITEM_MAX = 1 << 20
 DEADLINE_S = 5.0
@@ -37,10 +37,12 @@ def frame(kind, body):
 
 def hello(name, nodes=("n1", "n2", "n3"), cluster="e2e"):
     """Of a node that wants to speak on a control connection."""
-    names = varint(len(nodes)) + b"".join(text(node) for node in sorted(nodes))
+    as_of_nothing, place = bytes(3), b"\0" + bytes([127, 0, 0, 1]) + varint(1) + b"\1\0"
+    places = varint(len(nodes)) + b"".join(text(node) + place for node in sorted(nodes))
     versions, life = varint(PROTOCOL) * 2, varint(4711)
     no_former_lives, no_witness, control = varint(0), b"\0", varint(0)
-    body = versions + text(cluster) + text(name) + life + names + varint(ITEM_MAX)
+    body = versions + text(cluster) + text(name) + life
+    body += as_of_nothing + places + varint(ITEM_MAX)
     return frame(HELLO, body + no_former_lives + no_witness + control)
 
 

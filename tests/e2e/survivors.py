@@ -50,9 +50,9 @@ def until_whole(nodes, voters=None):
         )
 
 
-def ctl(node, order):
-    command = [BINARY, "ctl", "--state-dir", node.state_directory(), order]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10)
+def ctl(node, *order):
+    command = [BINARY, "ctl", "--state-dir", node.state_directory(), *order]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
 @contextmanager

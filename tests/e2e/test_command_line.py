@@ -193,8 +193,7 @@ NOT_LOGGED_IN = b"CLIENT_ERROR unauthenticated\r\n"
 
 def test_nothing_works_before_a_login(port, passwords):
     with server(f"-Y {passwords} -p {port} -l 127.0.0.1", port):
-        with connect(port) as connection:
-            replies = connection.makefile("rb")
+        with connect(port) as connection, connection.makefile("rb") as replies:
             for command, reply in [
                 (b"get foo\r\n", NOT_LOGGED_IN),
                 (b"stats\r\nversion and more\r\n", NOT_LOGGED_IN * 2),

@@ -7,6 +7,7 @@ import time
 import wire
 from cluster import cluster_of_three, new_group
 from processes import running
+from waiting import wait_until
 
 SET = b"set a 0 60 1\r\nx\r\n"
 FOUND = b"VALUE a 0 1\r\nx\r\nEND\r\n"
@@ -14,6 +15,8 @@ FOUND = b"VALUE a 0 1\r\nx\r\nEND\r\n"
 # A killed process is noticed in milliseconds, and one that led is replaced in some 150 ms. Silence
 # would cost more than a second, and must not be what is waited for.
 KILL_STALL_MAX_S = 0.9
+# Each key several times.
+WRITES = 500
 
 
 class Writer(threading.Thread):
@@ -23,18 +26,22 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.port = node.port
         self.longest_s = 0.0
+        self.written = 0
         self.answers = set()
         self.is_leaving = False
 
     def run(self):
         with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
-            number = 0
             while not self.is_leaving:
-                number += 1
                 since = time.monotonic()
-                connection.sendall(b"set key%d 0 60 1\r\nx\r\n" % (number % 100))
+                connection.sendall(b"set key%d 0 60 1\r\nx\r\n" % (self.written % 100))
                 self.answers.add(connection.recv(100))
                 self.longest_s = max(self.longest_s, time.monotonic() - since)
+                self.written += 1
+
+    def write_more(self):
+        enough = self.written + WRITES
+        wait_until(lambda: self.written > enough, "writes go on")
 
 
 def test_writes_go_on_at_once_after_a_process_is_killed():
@@ -43,10 +50,12 @@ def test_writes_go_on_at_once_after_a_process_is_killed():
             writers = [Writer(node) for node in nodes if node is not victim]
             for writer in writers:
                 writer.start()
-            time.sleep(0.2)
-            victim.kill9()
-            time.sleep(1.5)
             for writer in writers:
+                writer.write_more()
+            victim.kill9()
+            for writer in writers:
+                # Of all keys, so of those that the dead one owned as well.
+                writer.write_more()
                 writer.is_leaving = True
                 writer.join()
             assert [writer.answers for writer in writers] == [{b"STORED\r\n"}] * 2

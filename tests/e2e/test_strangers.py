@@ -268,7 +268,7 @@ def test_a_secret_is_proven_both_ways_and_a_proof_is_good_once():
         # Where the group is another, all else is right: so nobody is disturbed.
         with Stranger(port) as stranger:
             _, everything, answer = introduce(stranger, "n9", SECRET)
-            assert answer[0] == REFUSE and b"--peers" in answer[1]
+            assert answer[0] == REFUSE and b"add-node" in answer[1]
         for wrong in replayed(everything), reflected, with_another_secret, without_any:
             before = refused(nodes[0], "secret")
             with Stranger(port) as stranger:
@@ -337,7 +337,7 @@ def test_a_secret_is_replaced_while_the_group_runs():
                     with Stranger(port) as stranger:
                         return introduce(stranger, "n9", secret)[2][1]
 
-                why = b"--peers" if secret in known else b"does not know the secret"
+                why = b"add-node" if secret in known else b"does not know the secret"
                 wait_until(lambda: why in answer(), f"{why} for {secret}")
 
 

@@ -1,11 +1,12 @@
 """A small Django site whose users live in the session alone.
 
-Run as a program it is one worker process: it takes the cache's LOCATION from its
-environment, serves on a free port and prints that port as its first line. One request at
+Run as a program it is one worker process: it takes the cache's LOCATION, and OPTIONS as JSON,
+from its environment, serves on a free port and prints that port as its first line. One request at
 a time, as a synchronous gunicorn worker: so the cache client, and what it remembers of
 failed servers, lives on from request to request.
 """
 
+import json
 import os
 import signal
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -49,13 +50,21 @@ def visit(request):
 
 
 @require_POST
+def rotate(request):
+    """Gives the session another key, as a change of password does."""
+    if "user" in request.session:
+        request.session.cycle_key()
+    return JsonResponse({name: request.session.get(name) for name in ("user", "visits")})
+
+
+@require_POST
 def logout(request):
     """Deletes the session."""
     request.session.flush()
     return JsonResponse({"user": None})
 
 
-urlpatterns = [path(view.__name__, view) for view in (login, whoami, visit, logout)]
+urlpatterns = [path(view.__name__, view) for view in (login, whoami, visit, rotate, logout)]
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -65,7 +74,7 @@ class QuietHandler(WSGIRequestHandler):
         pass
 
 
-def configure(location):
+def configure(location, options):
     settings.configure(
         SECRET_KEY="only for tests",
         ALLOWED_HOSTS=["127.0.0.1"],
@@ -77,11 +86,12 @@ def configure(location):
             "django.middleware.common.CommonMiddleware",
         ],
         SESSION_ENGINE="django.contrib.sessions.backends.cache",
-        # All options left at their defaults: what most sites run is what must survive.
+        # Unless told otherwise, all options are the defaults: what most sites run must survive.
         CACHES={
             "default": {
                 "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
                 "LOCATION": location,
+                "OPTIONS": options,
             }
         },
         LOGGING={
@@ -94,7 +104,7 @@ def configure(location):
 
 
 def serve():
-    configure(os.environ["LOCATION"])
+    configure(os.environ["LOCATION"], json.loads(os.environ.get("CACHE_OPTIONS", "{}")))
     with make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=QuietHandler) as server:
         print(server.server_port, flush=True)
         server.serve_forever()

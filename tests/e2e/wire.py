@@ -12,6 +12,14 @@ def ask(port, lines, address="127.0.0.1"):
         return read_to_end(connection)
 
 
+def receive(connection, length):
+    """As many bytes as are expected, or fewer when the node closes."""
+    received = bytearray()
+    while len(received) < length and (piece := connection.recv(length - len(received))):
+        received += piece
+    return bytes(received)
+
+
 def read_to_end(connection):
     connection.settimeout(ANSWER_DEADLINE_S)
     received = bytearray()

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from processes import Program, running
@@ -26,7 +27,7 @@ class Worker(Program):
             raise ChildProcessError(f"{self.name} ended while starting: {self.output()}")
         return "\n" in self.output()
 
-    @property
+    @cached_property
     def url(self):
         return f"http://127.0.0.1:{int(self.output().splitlines()[0])}"
 

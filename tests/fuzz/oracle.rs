@@ -51,11 +51,12 @@ impl Host<()> for Alone {
 fn node() -> (Node<()>, Now) {
     let options = Options {
         me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
-        peers: Vec::new(),
+        nodes: Default::default(),
         succeeds: Vec::new(),
         timing: sessiond::replication::Timing::default(),
         last_man_standing: true,
         isolated_reads: false,
+        sync_rate: None,
         rules: sessiond::replication::Rules::default(),
         seed: 1,
         settings: Settings {

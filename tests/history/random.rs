@@ -62,11 +62,12 @@ impl Store {
     fn new(seed: u64) -> Self {
         let options = Options {
             me: Member { name: "alone".into(), incarnation: Incarnation(1) },
-            peers: Vec::new(),
+            nodes: Default::default(),
             succeeds: Vec::new(),
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed,
             settings: Settings { memory: 8 << 20, workers: 1, ..Settings::default() },

@@ -20,6 +20,8 @@
 //!   action that is never taken, so nothing is lost on purpose.
 //! - **Reads** happen at one instant, except in the bounds with slow reads. Only those change
 //!   anything that show what nobody has seen.
+//! - **How a learner is filled.** In one step it has what the owner has, whatever it had. That its old
+//!   memory is compared and kept where it is equal is a shorter way to the same.
 //! - **Forgetting results.** The table of results only grows; a request that it cannot decide
 //!   (which would be answered "unknown") does not occur.
 //! - **Values.** Every operation appends its number, so each is a read-modify-write.

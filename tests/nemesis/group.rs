@@ -94,6 +94,8 @@ impl Group {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         command.args(["-l", &address.ip().to_string(), "-p", &address.port().to_string()]);
         command.args(["-m", "64", "-t", &WORKERS.to_string(), "-v", "--cluster", "nemesis"]);
+        // Clients stay connected, and are served by relay meanwhile.
+        command.args(["--drain-timeout", "2000"]);
         command.args(["--node-name", &format!("n{}", node + 1), "--peers", &peers.join(",")]);
         command.args(["--peer-listen", &self.listens[node].to_string(), "--state-dir", "state"]);
         command.current_dir(self.home(node));

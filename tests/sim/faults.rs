@@ -2,7 +2,6 @@
 
 use rand::RngExt;
 use sessiond::replication::Incarnation;
-use sessiond::time::Now;
 
 use super::world::{Event, MS, SECOND, World};
 
@@ -11,6 +10,8 @@ use super::world::{Event, MS, SECOND, World};
 pub(crate) enum Fault {
     /// A process dies; its host answers for it.
     Crash,
+    /// A process is told to end, and goes in order.
+    Leave,
     /// A host loses its power: nobody answers.
     PowerOff,
     /// Every process dies, and all memory is lost.
@@ -34,6 +35,7 @@ impl World {
         let count = self.rng.random_range(1..5);
         let kinds = [
             (Fault::Crash, 30),
+            (Fault::Leave, 20),
             (Fault::PowerOff, 8),
             (Fault::AllDie, 1),
             (Fault::Pause, 25),
@@ -79,10 +81,11 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
-        let slot = self.rng.random_range(0..self.hosts);
+        let slot = self.some_host();
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
         match fault {
             Fault::Crash => self.crash(slot, false),
+            Fault::Leave => self.leave(slot),
             Fault::PowerOff => self.crash(slot, true),
             Fault::AllDie => self.all_die(),
             Fault::Pause => {
@@ -133,6 +136,12 @@ impl World {
         }
     }
 
+    /// One that is of the group.
+    fn some_host(&mut self) -> usize {
+        let hosts: Vec<usize> = (0..self.hosts).filter(|&slot| self.belongs(slot)).collect();
+        hosts[self.rng.random_range(0..hosts.len())]
+    }
+
     fn heal_later(&mut self) {
         let long = self.rng.random_range(50 * MS..4 * SECOND);
         self.after(long, Event::Heal);
@@ -158,6 +167,41 @@ impl World {
         self.after(away, Event::Boot(slot));
     }
 
+    /// Tells a process to end, which it does once the others do without it.
+    fn leave(&mut self, slot: usize) {
+        let Some(life) = self.life_of(slot) else {
+            return;
+        };
+        self.tell(|| format!("n{slot} leaves"));
+        self.leaving.insert(life);
+    }
+
+    /// A process that leaves asks for it again and again, serves its clients for a while when it is
+    /// out, and ends.
+    pub(crate) fn go_on_leaving(&mut self, life: Incarnation) -> Result<(), String> {
+        if !self.leaving.contains(&life) {
+            return Ok(());
+        }
+        self.input(life, |node, now, post| node.leave(now, post))?;
+        let Some(process) = self.alive.get(&life) else {
+            return Ok(());
+        };
+        let now = process.now(self.now, 0);
+        let is_out = !process.node.is_serving() && process.node.has_left(now);
+        let others_hold = self.holders().iter().any(|&holder| holder != life);
+        if !is_out || !others_hold || self.rng.random_ratio(9, 10) {
+            return Ok(());
+        }
+        let slot = process.slot;
+        self.tell(|| format!("n{slot} has left"));
+        self.summary.leaves += 1;
+        self.leaving.remove(&life);
+        self.kill(life, false);
+        let away = self.rng.random_range(5 * MS..SECOND);
+        self.after(away, Event::Boot(slot));
+        Ok(())
+    }
+
     /// The lives that have all data: members of the newest view, and of what may come of it.
     fn holders(&self) -> Vec<Incarnation> {
         let Some(view) = self.logs.newest() else {
@@ -181,11 +225,11 @@ impl World {
         }
     }
 
-    fn kill(&mut self, victim: Incarnation, is_silent: bool) {
+    pub(crate) fn kill(&mut self, victim: Incarnation, is_silent: bool) {
         let Some(process) = self.alive.remove(&victim) else {
             return;
         };
-        self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
+        self.summary.note_end(&process.node);
         self.network.end(victim, &mut self.rng);
         self.silent[process.slot] = is_silent;
         let others: Vec<(Incarnation, usize)> =

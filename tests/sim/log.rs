@@ -3,6 +3,8 @@
 
 use sessiond::replication::{View, may_follow};
 
+use super::world::name;
+
 /// One line of views per founding; each host follows one of them.
 pub(crate) struct Logs {
     lines: Vec<Line>,
@@ -16,10 +18,10 @@ struct Line {
 }
 
 impl Logs {
-    /// All hosts vote.
-    pub(crate) fn new(hosts: usize) -> Self {
+    /// The first so many hosts vote.
+    pub(crate) fn new(voters: usize, hosts: usize) -> Self {
         Self {
-            lines: vec![Line { voters: (0..hosts).collect(), present: None }],
+            lines: vec![Line { voters: (0..voters).collect(), present: None }],
             follows: vec![0; hosts],
         }
     }
@@ -65,13 +67,36 @@ impl Logs {
         let newest = newest.map(|other| self.follows[other]).max()?;
         if newest > self.follows[host] && self.has_majority(newest, &reaches) {
             self.follows[host] = newest;
-            if !self.lines[newest].voters.contains(&host) {
-                self.lines[newest].voters.push(host);
-            }
         }
         let line = self.follows[host];
+        self.change_voters(line, host, &reaches);
         let present = self.lines[line].present.clone();
         present.filter(|_| self.has_majority(line, reaches))
+    }
+
+    /// Whoever is a node votes, and nobody else: one more or one less at a time, with a majority of
+    /// those before and of those after.
+    fn change_voters(&mut self, line: usize, host: usize, reaches: impl Fn(usize) -> bool) {
+        let Some(present) = &self.lines[line].present else { return };
+        let is_node = |host: usize| present.nodes.contains_key(&name(host));
+        let before = self.lines[line].voters.clone();
+        let mut after = before.clone();
+        if let Some(gone) = before.iter().position(|&voter| !is_node(voter)) {
+            after.remove(gone);
+        } else if is_node(host) && !before.contains(&host) {
+            after.push(host);
+        }
+        let is_majority = |voters: &[usize]| {
+            2 * voters.iter().filter(|&&voter| reaches(voter)).count() > voters.len()
+        };
+        if after != before && is_majority(&before) && is_majority(&after) {
+            self.lines[line].voters = after;
+        }
+    }
+
+    /// Whether the log that this host follows counts its vote.
+    pub(crate) fn is_seated(&self, host: usize) -> bool {
+        self.lines[self.follows[host]].voters.contains(&host)
     }
 
     /// The newest view of the newest line.

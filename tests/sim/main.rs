@@ -10,6 +10,7 @@ mod faults;
 mod history;
 mod log;
 mod network;
+mod operators;
 mod process;
 mod summary;
 mod world;

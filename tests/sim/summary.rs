@@ -1,5 +1,9 @@
 //! How often each mechanism ran.
 
+use sessiond::node::Node;
+use sessiond::replication::SyncFigures;
+use sessiond::time::Now;
+
 macro_rules! summary {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts of one run, or of many.
@@ -27,12 +31,29 @@ summary! {
     checked_operations, checked_keys,
     /// Messages.
     forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
+    /// Of learners: comparisons with an owner, what was equal, what had to go; slots that owners sent.
+    digest_rounds, equal_slots, dropped_by_learners, sent_slots,
     /// Where memory is short.
     evictions, lost_by_members,
     /// Faults.
-    crashes, silent_crashes, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
+    crashes, silent_crashes, leaves, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.
     views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
+    /// Changes of the nodes, those of living ones, and those that would leave too few.
+    nodes_added, nodes_removed, nodes_replaced, removed_alive, changes_refused,
     /// Commands that clients waited for longer than a second.
     held,
+}
+
+impl Summary {
+    /// The life of a node is over, or the run.
+    pub(crate) fn note_end<W>(&mut self, node: &Node<W>) {
+        self.grant_waits += node.group_status(Now::default()).grant_waits;
+        let SyncFigures { rounds, slots_equal, items_dropped, slots_sent, .. } =
+            node.sync_figures();
+        self.digest_rounds += rounds;
+        self.equal_slots += slots_equal;
+        self.dropped_by_learners += items_dropped;
+        self.sent_slots += slots_sent;
+    }
 }

@@ -11,7 +11,9 @@ use rand::{RngExt, SeedableRng};
 use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Outcome, Record};
 use sessiond::replication::message::LaneMessage;
-use sessiond::replication::{Incarnation, LogWish, Member, Message, Rules, Timing, View};
+use sessiond::replication::{
+    Incarnation, LogWish, Member, Message, Place, Roster, Rules, Timing, View,
+};
 use sessiond::settings::Settings;
 use sessiond::time::Now;
 
@@ -21,6 +23,7 @@ use super::history::wire::{self, Heard};
 use super::history::{Answer, Command, History, Operation, Reply, invariants};
 use super::log::Logs;
 use super::network::{Network, over_the_wire};
+use super::operators::SPARE;
 use super::process::{Post, Process, Ticket};
 use super::summary::Summary;
 
@@ -40,6 +43,10 @@ pub(crate) enum Event {
     Fault(Fault),
     Heal,
     HealAll,
+    /// An operator changes the nodes.
+    Change,
+    /// And stops one that is of the group no more.
+    Retire(usize),
     Resume(Incarnation),
     Meet {
         at: Incarnation,
@@ -82,7 +89,15 @@ pub(crate) struct World {
     events: BTreeMap<u64, Event>,
     scheduled: u64,
     pub(crate) hosts: usize,
+    /// The first so many begin the group.
+    pub(crate) seeds: usize,
+    /// Hosts that an operator has added, or is about to.
+    pub(crate) expected: Vec<bool>,
+    /// Hosts that were removed while they ran.
+    pub(crate) retired: Vec<bool>,
     pub(crate) alive: BTreeMap<Incarnation, Process>,
+    /// Processes that were told to end.
+    pub(crate) leaving: BTreeSet<Incarnation>,
     /// Former lives of each host.
     former: Vec<Vec<Incarnation>>,
     /// Hosts without power: nobody refuses connections there.
@@ -96,6 +111,8 @@ pub(crate) struct World {
     epochs: BTreeSet<u32>,
     /// Bytes of memory of each node, where that is short.
     memory: Option<usize>,
+    /// Bytes a second for those that join, where that is limited.
+    sync_rate: Option<u64>,
     pub(crate) summary: Summary,
 }
 
@@ -103,12 +120,14 @@ impl World {
     /// Hosts that are about to boot, and clients that wait for them.
     pub(crate) fn new(seed: u64, plan: Plan, rules: Rules, is_told: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let hosts = match (plan, rng.random_range(0..10)) {
+        let seeds = match (plan, rng.random_range(0..10)) {
             (Plan::Split, _) | (Plan::Random, 8..) => 5,
             (Plan::Random, 7) => 2,
             (Plan::Cuts, _) | (Plan::Random, _) => 3,
         };
-        let home = |client: usize| (client < 2).then_some(client % hosts);
+        let changes = plan == Plan::Random && rng.random_ratio(1, 3);
+        let hosts = seeds + if changes { SPARE } else { 0 };
+        let home = |client: usize| (client < 2).then_some(client % seeds);
         let mut world = Self {
             rng,
             rules,
@@ -118,20 +137,25 @@ impl World {
             events: BTreeMap::new(),
             scheduled: 0,
             hosts,
+            seeds,
+            expected: vec![false; hosts],
+            retired: vec![false; hosts],
             alive: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             former: vec![Vec::new(); hosts],
             silent: vec![false; hosts],
             network: Network::default(),
-            logs: Logs::new(hosts),
+            logs: Logs::new(seeds, hosts),
             clients: (0..CLIENTS).map(|client| Client::new(home(client))).collect(),
             commands: 0,
             gone: Rc::default(),
             history: History::default(),
             epochs: BTreeSet::new(),
             memory: None,
+            sync_rate: None,
             summary: Summary::default(),
         };
-        for slot in 0..hosts {
+        for slot in 0..seeds {
             let late = if world.rng.random_ratio(1, 10) { 2500 } else { 100 };
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
@@ -139,10 +163,16 @@ impl World {
         if plan == Plan::Random && world.rng.random_ratio(1, 6) {
             world.memory = Some(world.rng.random_range(150..400) << 10);
         }
+        if world.rng.random_ratio(1, 4) {
+            world.sync_rate = Some(world.rng.random_range(100_000..1_000_000));
+        }
         match plan {
             Plan::Random => world.plan_faults(),
             Plan::Split => world.plan_split(),
             Plan::Cuts => world.plan_cuts(),
+        }
+        if changes {
+            world.plan_changes();
         }
         world.at(HEAL_AT, Event::HealAll);
         for client in 0..CLIENTS {
@@ -180,6 +210,13 @@ impl World {
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.heal(),
             Event::HealAll => self.heal_all(),
+            Event::Change => self.change()?,
+            Event::Retire(slot) => {
+                if let Some(life) = self.life_of(slot) {
+                    self.tell(|| format!("n{slot} is stopped"));
+                    self.kill(life, false);
+                }
+            }
             Event::Resume(life) => self.resume_process(life),
             Event::Meet { at, peer } => self.meet(at, peer)?,
             Event::Ended { at, slot } => {
@@ -207,18 +244,19 @@ impl World {
     }
 
     fn boot(&mut self, slot: usize) {
-        if self.life_of(slot).is_some() {
+        if self.life_of(slot).is_some() || !self.belongs(slot) {
             return;
         }
+        self.retired[slot] = false;
         let life = Incarnation(self.rng.random_range(1..u64::MAX));
-        let name = |slot: usize| -> Box<str> { format!("n{slot}").into() };
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
-            peers: (0..self.hosts).filter(|&other| other != slot).map(name).collect(),
+            nodes: (0..self.seeds).chain([slot]).map(|host| (name(host), place(host))).collect(),
             succeeds: self.former[slot].clone(),
             timing: Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            sync_rate: self.sync_rate,
             rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
             settings: Settings {
@@ -268,11 +306,12 @@ impl World {
             return Ok(());
         };
         let options = there.node.options();
+        let there_nodes = (roster(&there.node), there.node.options().me.name.clone());
         let (member, succeeds, slot) = (options.me.clone(), options.succeeds.clone(), there.slot);
         let Some(here) = self.alive.get_mut(&at) else {
             return Ok(());
         };
-        if !self.network.joins(here.slot, slot) {
+        if !self.network.joins(here.slot, slot) || !welcome_each_other(&here.node, &there_nodes) {
             return Ok(());
         }
         here.has_ended.remove(&slot);
@@ -289,7 +328,10 @@ impl World {
             return Ok(());
         }
         let has_ended = process.has_ended.contains(&slot);
-        let name = format!("n{slot}");
+        let name = name(slot);
+        if !roster(&process.node).nodes.contains_key(&name) {
+            return Ok(());
+        }
         self.input(at, |node, now, post| node.refused(&name, has_ended, now, post))
     }
 
@@ -299,10 +341,19 @@ impl World {
         };
         let slot = process.slot;
         self.after(TICK, Event::Tick(life));
-        self.input(life, |node, now, post| node.tick(now, post))?;
+        let is_seated = self.logs.is_seated(slot);
+        self.input(life, |node, now, post| {
+            node.set_seated(is_seated, now, post);
+            node.tick(now, post);
+        })?;
+        self.go_on_leaving(life)?;
         if self.rng.random_ratio(1, 4) {
             for other in (0..self.hosts).filter(|&other| other != slot) {
                 self.dial(life, other)?;
+            }
+            if self.hosts > self.seeds {
+                // Whoever was refused because a view was not known yet dials again.
+                self.connect_all(life);
             }
             let reaches = self.reached_from(slot);
             if let Some(view) = self.logs.learn(slot, |other| reaches[other]) {
@@ -313,7 +364,7 @@ impl World {
     }
 
     /// The hosts whose log can be reached from this one.
-    fn reached_from(&self, slot: usize) -> Vec<bool> {
+    pub(crate) fn reached_from(&self, slot: usize) -> Vec<bool> {
         let works = |host: usize| {
             let life = self.life_of(host);
             life.and_then(|life| self.alive.get(&life))
@@ -327,7 +378,7 @@ impl World {
             return;
         };
         match wish {
-            LogWish::Dead(_) => {}
+            LogWish::Dead(_) | LogWish::Roster(_) => {}
             // Wishes of one node are carried out in their order.
             LogWish::FoundLine(view) if view.epoch <= self.alive[&life].node.view().epoch => {}
             LogWish::FoundLine(view) => {
@@ -341,6 +392,7 @@ impl World {
                 let next = (*view).clone();
                 if self.logs.propose(slot, next, self.rules.half, |host| reaches[host]) {
                     self.note_view(&view);
+                    self.retire();
                     let lives: Vec<_> = self.alive.keys().copied().collect();
                     for to in lives {
                         if !self.rng.random_ratio(1, 5) {
@@ -370,6 +422,9 @@ impl World {
             "admission" => &mut self.summary.admissions,
             "cold start" => &mut self.summary.cold_starts,
             "flush_all" => &mut self.summary.flush_alls,
+            "add-node" => &mut self.summary.nodes_added,
+            "remove-node" => &mut self.summary.nodes_removed,
+            "replace-node" => &mut self.summary.nodes_replaced,
             _ => return,
         };
         *counter += 1;
@@ -457,7 +512,7 @@ impl World {
     }
 
     /// Feeds one node, then carries out what it said.
-    fn input(
+    pub(crate) fn input(
         &mut self,
         life: Incarnation,
         feed: impl FnOnce(&Node<Ticket>, Now, &mut Post),
@@ -541,7 +596,7 @@ impl World {
     fn heal_all(&mut self) {
         self.heal();
         for slot in 0..self.hosts {
-            if self.life_of(slot).is_none() {
+            if self.life_of(slot).is_none() && self.belongs(slot) {
                 self.after(MS, Event::Boot(slot));
             }
         }
@@ -712,13 +767,20 @@ impl World {
 
     /// Everything is quiet: nobody waits, all copies are equal.
     fn check_rest(&mut self) -> Result<(), String> {
-        if self.alive.len() != self.hosts {
+        let nodes = self.nodes();
+        if nodes.keys().any(|node| !self.alive.values().any(|it| *name(it.slot) == **node)) {
             return Err("not all nodes are up at the end".into());
         }
         let wall_s = self.wall_s();
         let mut copies = Vec::new();
         for process in self.alive.values() {
-            self.summary.grant_waits += process.node.group_status(Now::default()).grant_waits;
+            self.summary.note_end(&process.node);
+            if !nodes.contains_key(&name(process.slot)) {
+                if process.node.is_serving() {
+                    return Err(format!("n{} serves though it was removed", process.slot));
+                }
+                continue;
+            }
             if !process.node.is_serving() {
                 let view = process.node.view();
                 return Err(format!("n{} does not serve in the end: {view:?}", process.slot));
@@ -805,6 +867,35 @@ impl World {
             eprintln!("{:9.3} ms  {}", self.now as f64 / 1000.0, what());
         }
     }
+}
+
+/// The nodes that a node knows.
+fn roster(node: &Node<Ticket>) -> Roster {
+    let view = node.view();
+    match view.nodes.is_empty() {
+        true => Roster { nodes: node.options().nodes.clone(), ..Roster::default() },
+        false => Roster::from(&view),
+    }
+}
+
+/// As in a handshake: whoever knows the later view says whether both belong to the group.
+fn welcome_each_other(here: &Node<Ticket>, theirs: &(Roster, Box<str>)) -> bool {
+    let ours = roster(here);
+    let (theirs, its_name) = theirs;
+    let newer = if theirs.as_of > ours.as_of { theirs } else { &ours };
+    let both = [&here.options().me.name, its_name];
+    both.iter().all(|name| newer.nodes.contains_key(*name))
+}
+
+/// What a host is called.
+pub(crate) fn name(host: usize) -> Box<str> {
+    format!("n{host}").into()
+}
+
+/// Where nobody dials: links here know hosts by number.
+pub(crate) fn place(host: usize) -> Place {
+    let address = ([127, 0, 0, 1], host as u16 + 1).into();
+    Place { address, votes: true, is_given: false }
 }
 
 /// The process that an event happens to.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sessiond::node::{Options, Session, Step};
 use sessiond::record::Record;
-use sessiond::replication::{Incarnation, Member, Rules, Timing};
+use sessiond::replication::{Incarnation, Member, Place, Rules, Timing};
 use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, Stream, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
@@ -196,14 +196,14 @@ async fn run(
 
 fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options, PeerOptions) {
     let random = seed * 1_000_000 + life;
-    let others = NAMES.into_iter().filter(|other| *other != name);
     let node = Options {
         me: Member { name: name.into(), incarnation: Incarnation(random) },
-        peers: others.clone().map(Into::into).collect(),
+        nodes: NAMES.map(|name| (name.into(), place(name))).into(),
         succeeds: Vec::new(),
         timing,
         last_man_standing: true,
         isolated_reads: false,
+        sync_rate: None,
         rules: Rules::default(),
         seed: random.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         settings: Settings { workers: 1, ..Settings::default() },
@@ -211,13 +211,17 @@ fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options
     let peers = PeerOptions {
         cluster: "simulated".into(),
         listen: SocketAddr::from(([0, 0, 0, 0], PORT)),
-        addresses: others.map(|other| SocketAddr::new(turmoil::lookup(other), PORT)).collect(),
-        voters: NAMES.map(Into::into).into(),
+        keeps_to_loopback: false,
         state_dir: None,
         is_witness: false,
         security: if seed.is_multiple_of(2) { PeerSecurity::Open } else { secret() },
     };
     (node, peers)
+}
+
+fn place(name: &str) -> Place {
+    let address = SocketAddr::new(turmoil::lookup(name), PORT);
+    Place { address, votes: true, is_given: false }
 }
 
 fn secret() -> PeerSecurity {
@@ -259,7 +263,7 @@ async fn client(node: Rc<Peering>, command: Vec<u8>, reply: Arc<Mutex<Option<Str
 
 impl Board {
     fn note(&mut self, name: &'static str, node: &Peering) {
-        let status = node.obey("status").expect("known to all versions");
+        let status = node.status();
         let stat = |line: &str| {
             let (name, value) = line.split_once(' ')?;
             Some((name.to_owned(), value.to_owned()))

@@ -465,6 +465,7 @@ impl Agent {
             term: seat.term(),
             leader,
             voters,
+            is_seated: seat.is_seated(),
             is_changing: seat.is_joint(),
             founding,
             bad_frames,

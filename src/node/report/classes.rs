@@ -16,16 +16,21 @@ const CACHEDUMP_MAX: usize = 2 << 20;
 const PIECE_ITEMS: u32 = 256;
 
 pub(super) fn items<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
-    let age_s = |segment| {
-        let ages = node.shards.iter().filter_map(|s| s.lock().store().oldest_idle_s(segment, now));
-        u64::from(ages.max().unwrap_or_default())
-    };
-    let ages_s = [Segment::Hot, Segment::Warm, Segment::Cold].map(age_s);
+    let ages_s = ages_s(node, now);
     for (class, held) in super::held_by_class(node).iter().enumerate() {
         if held.items() > 0 {
             class_items(node, class, held, ages_s, out);
         }
     }
+}
+
+/// How long the oldest of the hot, the warm and the cold items has not been used.
+pub(in crate::node) fn ages_s<W>(node: &Node<W>, now: Now) -> [u64; 3] {
+    let age_s = |segment| {
+        let ages = node.shards.iter().filter_map(|s| s.lock().store().oldest_idle_s(segment, now));
+        u64::from(ages.max().unwrap_or_default())
+    };
+    [Segment::Hot, Segment::Warm, Segment::Cold].map(age_s)
 }
 
 fn class_items<W>(
@@ -112,10 +117,10 @@ fn class_slabs<W>(node: &Node<W>, class: usize, held: &Counts, out: &mut Vec<u8>
 
 /// What memcached would have cut for the items of a class.
 pub(in crate::node) struct Pages {
-    chunk: u64,
-    per_page: u64,
+    pub(in crate::node) chunk: u64,
+    pub(in crate::node) per_page: u64,
     pub(in crate::node) pages: u64,
-    used: u64,
+    pub(in crate::node) used: u64,
 }
 
 impl Pages {

@@ -5,6 +5,8 @@ mod connections;
 mod general;
 mod replication;
 
+pub(super) use replication::{Peer, STATES, Standing};
+
 use std::sync::atomic::Ordering;
 
 use super::commands::{Context, Executed};
@@ -73,13 +75,13 @@ fn settings<W>(node: &Node<W>, out: &mut Vec<u8>) {
     settings_report::settings(&settings, out);
 }
 
-fn totals<W>(node: &Node<W>) -> Totals {
+pub(super) fn totals<W>(node: &Node<W>) -> Totals {
     let mut totals = Totals::default();
     node.counters.iter().for_each(|counters| totals.add(counters));
     totals
 }
 
-fn held<W>(node: &Node<W>) -> Counts {
+pub(super) fn held<W>(node: &Node<W>) -> Counts {
     let mut sum = Counts::default();
     node.shards.iter().for_each(|shard| sum.add(&shard.lock().store().counts()));
     sum
@@ -102,7 +104,7 @@ fn work<W>(node: &Node<W>) -> Work {
 }
 
 /// Bytes of the items as memcached counts them: with what each costs beside key and value.
-fn item_bytes(held: &Counts) -> u64 {
+pub(super) fn item_bytes(held: &Counts) -> u64 {
     held.bytes + held.items() * crate::protocol::ITEM_OVERHEAD as u64
 }
 

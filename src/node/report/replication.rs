@@ -1,30 +1,116 @@
 //! `stats replication`: who is in, and how this node stands among the others.
 
+use std::collections::BTreeMap;
+
 use crate::node::Node;
 use crate::protocol::reply;
-use crate::replication::{Backlog, GroupStatus, Member};
-use crate::stats::Refusal;
+use crate::replication::link::Load;
+use crate::replication::{
+    Backlog, GroupStatus, Incarnation, Member, Nodes, PeerStatus, SyncFigures,
+};
+use crate::stats::{Refusal, Totals, WaitTotals};
 use crate::time::Now;
 
+/// What a node can be, and why clients should not be sent there then.
+pub(in crate::node) const STATES: [(&str, &str); 6] = [
+    (MEMBER, ""),
+    ("fenced", "cannot prove that it is current"),
+    ("isolated", "reaches no other node, and its copy may be old"),
+    ("joining", "is being filled by the others"),
+    ("removed", "an operator has removed it from its group"),
+    ("waiting", "is in no view of its group"),
+];
+/// It answers for itself. In all other states it asks the others, but for an isolated one, which
+/// answers reads from its own copy, as `--isolated-reads stale` allows.
+const MEMBER: &str = "member";
+
+/// Everything about a node among the others, at one moment.
+pub(in crate::node) struct Standing<'a> {
+    pub(in crate::node) name: &'a str,
+    pub(in crate::node) state: &'static str,
+    pub(in crate::node) status: GroupStatus,
+    pub(in crate::node) backlog: Backlog,
+    pub(in crate::node) totals: Totals,
+    /// What filling others, or being filled, has come to.
+    pub(in crate::node) sync: SyncFigures,
+    /// What each has not acknowledged of this node's changes.
+    lags: BTreeMap<Incarnation, u64>,
+    queues: BTreeMap<Incarnation, Load>,
+}
+
+/// A peer that holds data.
+pub(in crate::node) struct Peer<'a> {
+    pub(in crate::node) status: &'a PeerStatus,
+    /// Records that it has not acknowledged.
+    pub(in crate::node) lag: u64,
+    pub(in crate::node) queue: Load,
+}
+
+impl<'a> Standing<'a> {
+    pub(in crate::node) fn of<W>(node: &'a Node<W>, now: Now) -> Self {
+        let status = node.group_status(now);
+        let (mut backlog, mut lags) = (Backlog::default(), BTreeMap::new());
+        for shard in &node.shards {
+            let shard = shard.lock();
+            backlog.add(&shard.backlog());
+            for (receiver, lag) in shard.lags() {
+                *lags.entry(receiver).or_default() += lag;
+            }
+        }
+        Self {
+            name: &node.options.me.name,
+            state: state(node, &status),
+            status,
+            backlog,
+            totals: super::totals(node),
+            sync: node.sync_figures(),
+            lags,
+            queues: node.queues.lock().clone(),
+        }
+    }
+
+    /// Whether clients should be sent here; or in one line why not.
+    pub(in crate::node) fn readiness(&self) -> Result<(), String> {
+        let why = STATES.iter().find(|(state, _)| *state == self.state).map(|(_, why)| *why);
+        match why {
+            Some("") => Ok(()),
+            why => Err(format!("{}: {}", self.state, why.unwrap_or("it is no member"))),
+        }
+    }
+
+    /// The other nodes, but for those that only vote.
+    pub(in crate::node) fn data_peers(&self) -> impl Iterator<Item = Peer<'_>> {
+        self.status.peers.iter().filter(|status| !status.is_witness).map(|status| {
+            let lag = status.life.and_then(|life| self.lags.get(&life)).copied();
+            let queue = status.life.and_then(|life| self.queues.get(&life)).copied();
+            Peer { status, lag: lag.unwrap_or_default(), queue: queue.unwrap_or_default() }
+        })
+    }
+}
+
 pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
-    let status = node.group_status(now);
+    let standing = Standing::of(node, now);
+    let status = &standing.status;
     let view = &status.view;
     reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
-    reply::stat(out, "node_name", &node.options.me.name);
-    reply::stat(out, "state", state(node, &status));
+    reply::stat(out, "node_name", standing.name);
+    reply::stat(out, "state", standing.state);
     reply::stat(out, "epoch", view.epoch.0);
     reply::stat(out, "generation", view.generation.0);
     reply::stat(out, "line", view.line.number);
+    reply::stat(out, "nodes", places(&view.nodes));
     reply::stat(out, "members", names(&view.members));
     reply::stat(out, "learners", names(&view.learners));
     reply::stat(out, "absent", names(&view.absent));
     reply::stat(out, "lease_left_ms", status.lease_left_ms.unwrap_or_default());
+    reply::stat(out, "fences", status.fences);
     reply::stat(out, "cluster_time_ms", now.cluster.0);
-    let backlog = backlog(node);
-    reply::stat(out, "pending_keys", backlog.pending);
-    reply::stat(out, "waiting_commands", backlog.waiting);
-    reply::stat(out, "asked_others", backlog.asked);
-    reply::stat(out, "relayed_reads", backlog.relayed_reads);
+    commands(&standing, out);
+    waits("commit_wait_us", &standing.totals.commit_waits, out);
+    waits("read_wait_us", &standing.totals.read_waits, out);
+    for (name, count) in standing.sync.named() {
+        reply::stat(out, &format!("sync_{name}"), count);
+    }
     reply::stat(out, "grant_waits", status.grant_waits);
     reply::stat(out, "view_changes", status.changes.values().sum::<u64>());
     for (cause, count) in &status.changes {
@@ -34,30 +120,59 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         let count = node.refusals().of(why).get();
         reply::stat(out, &format!("peers_refused:{}", why.name()), count);
     }
-    for peer in &status.peers {
-        let name = &peer.name;
-        if peer.is_witness {
-            reply::stat(out, &format!("peer:{name}:witness"), 1);
-            continue;
-        }
-        reply::stat(out, &format!("peer:{name}:up"), u8::from(peer.is_up));
-        if let Some(rtt_ms) = peer.rtt_ms {
-            reply::stat(out, &format!("peer:{name}:rtt_ms"), rtt_ms);
-        }
-        reply::stat(out, &format!("peer:{name}:epoch"), peer.epoch.0);
+    for witness in status.peers.iter().filter(|peer| peer.is_witness) {
+        reply::stat(out, &format!("peer:{}:witness", witness.name), 1);
+    }
+    standing.data_peers().for_each(|peer| write_peer(&peer, out));
+}
+
+fn commands(standing: &Standing<'_>, out: &mut Vec<u8>) {
+    let (backlog, totals) = (&standing.backlog, &standing.totals);
+    reply::stat(out, "pending_keys", backlog.pending);
+    reply::stat(out, "waiting_commands", backlog.waiting);
+    reply::stat(out, "held_commands", backlog.held);
+    reply::stat(out, "ever_held", backlog.ever_held);
+    reply::stat(out, "asked_others", backlog.asked);
+    reply::stat(out, "relayed_reads", backlog.relayed_reads);
+    reply::stat(out, "local_evictions", backlog.local_evictions);
+    reply::stat(out, "write_timeouts", totals.write_timeouts);
+    reply::stat(out, "hold_timeouts", totals.hold_timeouts);
+}
+
+fn waits(name: &str, waits: &WaitTotals, out: &mut Vec<u8>) {
+    reply::stat(out, &format!("{name}_count"), waits.count());
+    reply::stat(out, &format!("{name}_p50"), waits.quantile_us(500));
+    reply::stat(out, &format!("{name}_p99"), waits.quantile_us(990));
+    reply::stat(out, &format!("{name}_max"), waits.max_us);
+}
+
+fn write_peer(Peer { status, lag, queue }: &Peer<'_>, out: &mut Vec<u8>) {
+    let mut line = |what: &str, value: u64| {
+        reply::stat(out, &format!("peer:{}:{what}", status.name), value);
+    };
+    line("up", u64::from(status.is_up));
+    if let Some(rtt_ms) = status.rtt_ms {
+        line("rtt_ms", rtt_ms);
+    }
+    line("epoch", u64::from(status.epoch.0));
+    line("lag_records", *lag);
+    line("lag_messages", queue.messages as u64);
+    line("lag_bytes", queue.bytes as u64);
+    line("window_bytes", queue.bytes_max as u64);
+    if let Some(lanes) = status.lanes_filled {
+        line("lanes_filled", u64::from(lanes));
     }
 }
 
-/// `member`: answers for itself. `fenced`: can't prove that it is current, and asks the others.
-/// `isolated`: the same, but answers reads from its own copy, as `--isolated-reads stale` allows.
-/// `joining`: is being filled, and asks the others. `waiting`: is in no view.
+/// The name of one of `STATES`.
 fn state<W>(node: &Node<W>, status: &GroupStatus) -> &'static str {
     let me = node.options.me.incarnation;
     match () {
-        () if node.is_serving() && status.lease_left_ms.is_some() => "member",
+        () if node.is_serving() && status.lease_left_ms.is_some() => MEMBER,
         () if status.is_isolated => "isolated",
         () if status.view.has_member(me) => "fenced",
         () if status.view.has_learner(me) => "joining",
+        () if status.is_removed => "removed",
         () => "waiting",
     }
 }
@@ -66,14 +181,7 @@ fn names(list: &[Member]) -> String {
     list.iter().map(|member| &*member.name).collect::<Vec<_>>().join(",")
 }
 
-fn backlog<W>(node: &Node<W>) -> Backlog {
-    let mut sum = Backlog::default();
-    for shard in &node.shards {
-        let one = shard.lock().backlog();
-        sum.pending += one.pending;
-        sum.waiting += one.waiting;
-        sum.asked += one.asked;
-        sum.relayed_reads += one.relayed_reads;
-    }
-    sum
+fn places(nodes: &Nodes) -> String {
+    let places = nodes.iter().map(|(name, place)| format!("{name}={}", place.address));
+    places.collect::<Vec<_>>().join(",")
 }

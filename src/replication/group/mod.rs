@@ -3,20 +3,29 @@
 //! Views come out of a log that a majority agrees on (`membership/`); here is decided what to
 //! propose to it, and what follows from what was agreed. Knows nothing of items or streams.
 
+mod beats;
+mod change;
+mod cluster_time;
+mod leave;
 mod next;
 mod peers;
 mod solo;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::change::Wanted;
 use self::next::Proposals;
 use self::peers::Peers;
 use self::solo::Solo;
+use self::status::Fences;
+pub use self::status::{GroupStatus, PeerStatus};
 use super::lane::Event;
 use super::lease::Lease;
-use super::message::{Announcement, Beat, FlushAll, Message};
-use super::view::{Incarnation, Member, View};
+use super::message::{Beat, FlushAll, Message};
+use super::nodes::{Nodes, Roster};
+use super::view::{Incarnation, Line, Member, View};
 use super::{LogWish, Outside, Rules};
 use crate::key::LANES;
 use crate::record::Outcome;
@@ -30,8 +39,8 @@ pub struct GroupOptions {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
-    /// The names of the other configured nodes.
-    pub peers: Vec<Box<str>>,
+    /// The nodes of a group that begins, this one included; empty for a node of its own.
+    pub nodes: Nodes,
     /// How long things take.
     pub timing: Timing,
     /// The epoch of a group that starts from nothing.
@@ -91,38 +100,6 @@ pub enum Todo {
     Isolated(bool),
 }
 
-/// What `stats replication` tells.
-#[derive(Clone, Debug, Default)]
-pub struct GroupStatus {
-    /// The newest view.
-    pub view: View,
-    /// Milliseconds; `None` without a lease.
-    pub lease_left_ms: Option<u64>,
-    /// Whether reads are answered without one.
-    pub is_isolated: bool,
-    /// Views since the start, by cause.
-    pub changes: BTreeMap<Box<str>, u64>,
-    /// How often promises to others had to run out before a view could begin.
-    pub grant_waits: u64,
-    /// The other nodes, as they are configured.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// What is known of another node.
-#[derive(Clone, Debug)]
-pub struct PeerStatus {
-    /// Its name.
-    pub name: Box<str>,
-    /// Whether it only votes; then nothing else is known of it here.
-    pub is_witness: bool,
-    /// Whether it is heard and hears this node.
-    pub is_up: bool,
-    /// Milliseconds for a beat there and back.
-    pub rtt_ms: Option<u64>,
-    /// The epoch of the newest view it knows.
-    pub epoch: Epoch,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Group<W> {
@@ -136,6 +113,12 @@ pub struct Group<W> {
     former: View,
     /// When lanes may tell what they have.
     flush_due: Option<Millis>,
+    /// Those who were promised something that this view breaks, and have not said that they know it.
+    left_out: BTreeSet<Incarnation>,
+    /// Whether the log counts this life among its voters.
+    is_seated: bool,
+    /// This node is about to end, and wants a view without it.
+    is_leaving: bool,
     /// Since when this node is a member; lanes that work in an older view don't count.
     member_since: Option<Epoch>,
     active: [Epoch; LANES],
@@ -143,12 +126,14 @@ pub struct Group<W> {
     /// Lanes of this node that count a learner, as bits, in the present epoch.
     counted: BTreeMap<Incarnation, u32>,
     proposals: Proposals,
+    wanted: Option<Wanted>,
     solo: Solo,
     flushes: Vec<Flush<W>>,
     flushes_asked: u64,
     beaten: Option<Millis>,
     changes: BTreeMap<Box<str>, u64>,
     grant_waits: u64,
+    fences: Fences,
 }
 
 /// A flush_all of a client of this node.
@@ -172,17 +157,22 @@ impl<W> Group<W> {
             view: View::default(),
             former: View::default(),
             flush_due: None,
+            left_out: BTreeSet::new(),
+            is_seated: false,
+            is_leaving: false,
             member_since: None,
             active: [Epoch(0); LANES],
             settled: [Epoch(0); LANES],
             counted: BTreeMap::new(),
             proposals: Proposals::default(),
+            wanted: None,
             solo: Solo::default(),
             flushes: Vec::new(),
             flushes_asked: 0,
             beaten: None,
             changes: BTreeMap::new(),
             grant_waits: 0,
+            fences: Fences::default(),
             options,
         }
     }
@@ -201,32 +191,6 @@ impl<W> Group<W> {
     pub fn is_alone(&self) -> bool {
         let has_no_others = self.view.members.len() == 1 && self.view.learners.is_empty();
         self.is_member() && has_no_others && self.oldest_active() >= self.view.epoch
-    }
-
-    /// For people.
-    pub fn status(&self, now: Now) -> GroupStatus {
-        let until = self.lease.until(self.view.epoch);
-        let peers = self.options.peers.iter().map(|name| {
-            let lives = self.peers.living().filter(|(_, of)| **of == **name);
-            let life = lives.map(|(life, _)| life).find(|&life| self.is_up(life, now));
-            PeerStatus {
-                name: name.clone(),
-                is_witness: self.witnesses.contains(name),
-                is_up: life.is_some(),
-                rtt_ms: life.and_then(|life| self.peers.rtt_ms(life)),
-                epoch: life
-                    .and_then(|life| self.peers.beat(life))
-                    .map_or(Epoch(0), |beat| beat.view.1),
-            }
-        });
-        GroupStatus {
-            view: self.view.clone(),
-            lease_left_ms: (now.local < until).then(|| until.since(now.local)),
-            is_isolated: self.solo.is_isolated,
-            changes: self.changes.clone(),
-            grant_waits: self.grant_waits,
-            peers: peers.collect(),
-        }
     }
 
     /// A connection shows that this life exists, and that these former ones are over.
@@ -285,14 +249,7 @@ impl<W> Group<W> {
     ) -> Vec<Todo> {
         match message {
             Message::Beat(beat) => self.hear(from, beat, now, out),
-            Message::View(Announcement { view, cluster }) => {
-                let mut todo = Vec::new();
-                if !self.is_member() {
-                    todo.push(Todo::TakeTime(cluster));
-                }
-                todo.extend(self.agreed(view, now, out));
-                todo
-            }
+            Message::View(view) => self.agreed(*view, now, out),
             _ => Vec::new(),
         }
     }
@@ -303,6 +260,7 @@ impl<W> Group<W> {
             return Vec::new();
         }
         let mut todo = self.adopt(view, now);
+        self.dismiss(out);
         self.beat_to_all(now, out);
         todo.extend(self.review(now, out));
         todo
@@ -310,6 +268,7 @@ impl<W> Group<W> {
 
     /// Time passes.
     pub fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        self.note_fence(now);
         let is_due =
             self.beaten.is_none_or(|beaten| now.local.since(beaten) >= self.options.timing.beat_ms);
         if is_due {
@@ -352,6 +311,13 @@ impl<W> Group<W> {
         self.review(now, out)
     }
 
+    /// The log counts this life among its voters from now on, or no more.
+    pub fn set_seated<O: Outside<W>>(&mut self, is_seated: bool, now: Now, out: &mut O) {
+        if std::mem::replace(&mut self.is_seated, is_seated) != is_seated {
+            self.beat_to_all(now, out);
+        }
+    }
+
     /// A client of this node wants everything flushed, at once or at `at`.
     pub fn flush_all<O: Outside<W>>(
         &mut self,
@@ -367,51 +333,11 @@ impl<W> Group<W> {
         self.review(now, out)
     }
 
-    fn hear<O: Outside<W>>(
-        &mut self,
-        from: Incarnation,
-        beat: Beat,
-        now: Now,
-        out: &mut O,
-    ) -> Vec<Todo> {
-        let (its_view, sent, echo) = (beat.view, beat.sent, beat.echo);
-        let its_time = beat.cluster;
-        if !self.peers.hear(from, beat, &self.options.timing, now.local) {
-            return Vec::new();
-        }
-        self.renew_lease();
-        let is_behind = its_view < (self.view.line, self.view.epoch);
-        if is_behind {
-            self.announce(from, now, out);
-        }
-        // A first beat has heard nothing yet: it is answered at once, so that both know.
-        if echo.is_none() && sent > Millis(0) {
-            self.beat_to(from, now, out);
-        }
-        let mut todo = self.follow_time(from, its_time, now);
-        todo.extend(self.review(now, out));
-        todo
-    }
-
-    /// Cluster time follows the decider's, slowly, so that it never stands still or goes back.
-    fn follow_time(&self, from: Incarnation, its_time: Millis, now: Now) -> Vec<Todo> {
-        if self.view.epoch == Epoch(0) || !self.view.has_member(from) {
-            return Vec::new();
-        }
-        let its_now = its_time.plus(self.peers.rtt_ms(from).unwrap_or_default() / 2);
-        if !self.is_member() {
-            return vec![Todo::TakeTime(its_now)];
-        }
-        let difference = its_now.0.cast_signed().wrapping_sub(now.cluster.0.cast_signed());
-        if self.decider(now) != Some(from) || difference == 0 {
-            return Vec::new();
-        }
-        vec![Todo::SlewTime(difference.signum())]
-    }
-
     fn adopt(&mut self, view: View, now: Now) -> Vec<Todo> {
         let me = self.me();
+        self.left_out = self.promised_and_left_out(&view, now);
         let wait = self.grant_wait(&view, now);
+        let was_member = self.is_member();
         self.counted.clear();
         self.proposals.adopted(&self.view, &view, now.local);
         if !view.has_member(me) {
@@ -426,7 +352,14 @@ impl<W> Group<W> {
         self.renew_lease();
         self.flush_due = Some(wait);
         self.grant_waits += u64::from(wait > now.local);
-        vec![Todo::Install(Box::new(self.view.clone()))]
+        let mut todo = vec![Todo::Install(Box::new(self.view.clone()))];
+        if !was_member && self.is_member() {
+            todo.extend(self.join_time(now));
+        }
+        if self.view.nodes != self.former.nodes {
+            todo.push(Todo::Log(LogWish::Roster(Roster::from(&self.view))));
+        }
+        todo
     }
 
     /// Until when somebody who is left out may answer reads on the strength of this node's promise.
@@ -437,15 +370,31 @@ impl<W> Group<W> {
         let mut dead = next.dead.clone();
         dead.push(self.me());
         let promised = self.peers.granted_to_others(&next.lives(), &dead).unwrap_or_default();
-        if next.is_founding() || self.view.epoch == Epoch(0) || next.keeps_half_of(&self.view) {
+        let has_no_past = next.is_founding() || self.view.epoch == Epoch(0);
+        let nobody_reads = self.left_out.is_empty();
+        if has_no_past || nobody_reads || !next.is_small_after(&self.view) {
             return promised.max(now.local);
         }
-        // Those left out could renew each other's leases until they hear of it: that ends too.
+        // Those left out may have promises of each other, and of the dead: these end too.
         now.local.plus(self.options.timing.grant_ms)
+    }
+
+    /// Who may answer reads on the strength of promises that end with this view.
+    fn promised_and_left_out(&self, next: &View, now: Now) -> BTreeSet<Incarnation> {
+        let former = self.view.unsettled.iter().flatten().copied().chain(self.view.lives());
+        let all = former.chain(self.peers.promised_after(now.local));
+        let may_read = |life: &Incarnation| {
+            *life != self.me() && !next.has_member(*life) && !next.dead.contains(life)
+        };
+        all.filter(may_read).collect()
     }
 
     fn renew_lease(&self) {
         let me = self.me();
+        if !self.is_member() {
+            // At once, and before anybody is told that this view is known here.
+            return self.lease.revoke();
+        }
         for view in [&self.former, &self.view] {
             if view.epoch > Epoch(0) {
                 let until = view
@@ -507,60 +456,13 @@ impl<W> Group<W> {
         self.peers.is_up(life, &self.options.timing, now.local)
     }
 
-    /// Who proposes views: the lowest-named member that can be heard from here.
+    /// Who proposes views: the lowest-named member that can be heard from here; rather one that
+    /// stays.
     fn decider(&self, now: Now) -> Option<Incarnation> {
         let me = self.me();
-        let mut members = self.view.members.iter().map(|member| member.incarnation);
-        members.find(|&member| member == me || self.is_up(member, now))
-    }
-
-    fn beat_to_all<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
-        let living: Vec<_> = self.peers.living().map(|(life, _)| life).collect();
-        for life in living {
-            self.beat_to(life, now, out);
-        }
-    }
-
-    fn beat_to<O: Outside<W>>(&mut self, to: Incarnation, now: Now, out: &mut O) {
-        let me = self.me();
-        if to == me {
-            return;
-        }
-        let grants = self.view.has_member(me) && self.view.has_member(to) && self.is_up(to, now);
-        if grants {
-            self.peers.grant(to, now.local.plus(self.options.timing.grant_ms));
-        }
-        let echo = self.peers.echo(to, now.local);
-        let all_lanes = |(_, lanes): &(&Incarnation, &u32)| lanes.count_ones() as usize == LANES;
-        let beat = Beat {
-            sent: now.local,
-            echo: echo.map(|(sent, _)| sent),
-            echo_age_ms: echo.map_or(0, |(_, age)| age),
-            cluster: now.cluster,
-            view: (self.view.line, self.view.epoch),
-            active: self.oldest_active(),
-            grants,
-            up: self.up(now),
-            filled: self.counted.iter().filter(all_lanes).map(|(&learner, _)| learner).collect(),
-            flushes: self.open_flushes(),
-        };
-        out.send(to, Message::Beat(beat));
-    }
-
-    fn up(&self, now: Now) -> Vec<Incarnation> {
-        let living = self.peers.living().map(|(life, _)| life);
-        living.filter(|&life| life != self.me() && self.is_up(life, now)).collect()
-    }
-
-    fn open_flushes(&self) -> Vec<FlushAll> {
-        let carried_out = self.view.flushed.get(&self.me()).copied().unwrap_or_default();
-        let open = self.flushes.iter().map(|flush| &flush.request);
-        open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
-    }
-
-    fn announce<O: Outside<W>>(&self, to: Incarnation, now: Now, out: &mut O) {
-        let announcement = Announcement { view: self.view.clone(), cluster: now.cluster };
-        out.send(to, Message::View(announcement));
+        let members = self.view.members.iter().map(|member| member.incarnation);
+        let mut present = members.filter(|&member| member == me || self.is_up(member, now));
+        present.clone().find(|&member| !self.leaves(member)).or_else(|| present.next())
     }
 
     fn is_member(&self) -> bool {
@@ -571,9 +473,6 @@ impl<W> Group<W> {
         self.options.me.incarnation
     }
 }
-
-/// A beat tells so many at most; the others follow when these are done.
-const FLUSHES_TOLD: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ const BACK_OFF_MAX_MS: u64 = 60_000;
 const BACK_OFF_FORGET_MS: u64 = 300_000;
 /// Former members that are remembered although nobody has seen them.
 const ABSENT_MAX: usize = 8;
+/// A learner that has everything waits this long for its vote. Its data is worth more than that.
+const SEAT_WAIT_MS: u64 = 10_000;
 
 /// What this node has proposed and why.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub(super) struct Proposals {
     torn_since: Option<Millis>,
     last_flush: Option<Millis>,
     alone_since: Option<Millis>,
+    /// Since when a learner has everything and no vote.
+    unseated_since: Option<Millis>,
     /// Whether this node could read when it last lost somebody to death.
     could_read: bool,
     /// How often a life was left out, and when last.
@@ -38,6 +42,7 @@ impl Proposals {
     pub(super) fn adopted(&mut self, former: &View, next: &View, now: Millis) {
         self.last = None;
         self.torn_since = None;
+        self.unseated_since = None;
         let absent = next.absent.iter().map(|member| member.incarnation);
         for life in absent.filter(|&life| former.has_member(life)).collect::<Vec<_>>() {
             self.leave_out(life, now);
@@ -65,6 +70,7 @@ impl Proposals {
 
 impl<W> Group<W> {
     pub(super) fn propose<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
+        self.drop_wanted(now);
         if let Some(view) = self.last_man(now).filter(|view| self.may_offer(view, now)) {
             return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
         }
@@ -74,7 +80,7 @@ impl<W> Group<W> {
         let Some(next) = self.next_view(now) else {
             return Vec::new();
         };
-        if self.options.peers.is_empty() {
+        if self.options.nodes.is_empty() {
             // There is nobody to agree with.
             return self.agreed(next, now, out);
         }
@@ -90,6 +96,7 @@ impl<W> Group<W> {
             last.members == next.members
                 && last.learners == next.learners
                 && last.floor == next.floor
+                && last.nodes == next.nodes
                 && now.local.since(*at) < REPEAT_MS
         };
         if self.proposals.last.as_ref().is_some_and(is_repeated) {
@@ -103,24 +110,31 @@ impl<W> Group<W> {
         if !self.is_member() {
             return self.beginning(now);
         }
-        if self.decider(now) != Some(self.me()) {
-            return None;
-        }
-        let present = self.present(now);
-        if present.members != self.view.members || present.learners != self.view.learners {
-            let keeps = !self.options.rules.half || present.keeps_half_of(&self.view);
-            return keeps.then_some(present);
+        let decides = self.decider(now) == Some(self.me());
+        if decides {
+            let present = self.present(now);
+            if present.members != self.view.members || present.learners != self.view.learners {
+                let keeps = !self.options.rules.half || present.keeps_half_of(&self.view);
+                return keeps.then_some(present);
+            }
         }
         if !self.is_settled() {
             return None;
         }
-        self.admission().or_else(|| self.flushing(now))
+        // Whoever was asked proposes it; should two offer something at once, the log takes one.
+        let wanted = self.with_nodes_wanted();
+        if wanted.is_some() || !decides {
+            return wanted;
+        }
+        self.admission(now).or_else(|| self.flushing(now))
     }
 
     /// The present view without those that are down, and with whoever is new as a learner.
     fn present(&mut self, now: Now) -> View {
-        let kept = self.kept(now);
+        let mut kept = self.kept(now);
         let is_settled = self.is_settled();
+        let leaver = self.leaver(&kept);
+        kept.retain(|&member| leaver != Some(member));
         let mut next = self.view.successor(is_settled, "");
         let gone: Vec<Member> =
             next.members.extract_if(.., |member| !kept.contains(&member.incarnation)).collect();
@@ -132,13 +146,18 @@ impl<W> Group<W> {
         let meets_all = |node: Incarnation, if_unknown: bool| {
             kept.iter().all(|&member| self.are_linked(node, member, now).unwrap_or(if_unknown))
         };
-        let left = next.learners.extract_if(.., |learner| !meets_all(learner.incarnation, true));
+        let left = next.learners.extract_if(.., |learner| {
+            let life = learner.incarnation;
+            !meets_all(life, true) || self.leaves(life)
+        });
         next.absent.extend(left);
         next.absent.retain(|member| !self.peers.is_dead(member.incarnation));
         if is_settled {
             let newcomers = self.peers.living().filter(|&(life, name)| {
                 !next.has(life)
                     && life != self.me()
+                    && self.nodes().contains_key(name)
+                    && !self.leaves(life)
                     && !self.view.members.iter().any(|member| *member.name == *name)
                     && self.proposals.may_return(life, now.local)
                     && meets_all(life, false)
@@ -165,6 +184,9 @@ impl<W> Group<W> {
         match (dead.is_empty(), missing.is_empty()) {
             (false, _) => "death",
             (true, false) if missing.iter().any(is_stuck) => "stuck",
+            (true, false) if missing.iter().all(|member| self.leaves(member.incarnation)) => {
+                "leave"
+            }
             (true, false) => "silence",
             (true, true) => "",
         }
@@ -211,8 +233,9 @@ impl<W> Group<W> {
         }
     }
 
-    /// A learner that every member has filled in this very epoch becomes a member.
-    fn admission(&self) -> Option<View> {
+    /// A learner that every member has filled in this very epoch becomes a member, as soon as the log
+    /// counts its vote: otherwise views could need more of the other votes than members need.
+    fn admission(&mut self, now: Now) -> Option<View> {
         let me = self.me();
         let has_filled = |member: Incarnation, learner: Incarnation| {
             if member == me {
@@ -227,12 +250,26 @@ impl<W> Group<W> {
             let mut members = self.view.members.iter();
             members.all(|member| has_filled(member.incarnation, learner.incarnation))
         };
-        let learner = self.view.learners.iter().find(is_filled)?.clone();
+        let filled: Vec<&Member> = self.view.learners.iter().filter(is_filled).collect();
+        if filled.is_empty() {
+            self.proposals.unseated_since = None;
+            return None;
+        }
+        let since = *self.proposals.unseated_since.get_or_insert(now.local);
+        let is_late = now.local.since(since) >= SEAT_WAIT_MS;
+        let is_ready = |learner: &&&Member| is_late || self.is_seated(learner);
+        let learner = (*filled.iter().find(is_ready)?).clone();
         let mut next = self.view.successor(true, "admission");
         next.learners.retain(|other| *other != learner);
         next.members.push(learner);
         next.members.sort();
         Some(next)
+    }
+
+    /// Whether the log counts the vote of that learner, if it is to have one.
+    fn is_seated(&self, learner: &Member) -> bool {
+        let votes = self.nodes().get(&learner.name).is_some_and(|place| place.votes);
+        !votes || self.peers.beat(learner.incarnation).is_some_and(|beat| beat.is_seated)
     }
 
     fn flushing(&mut self, now: Now) -> Option<View> {
@@ -283,7 +320,7 @@ impl<W> Group<W> {
 
     /// A group begins, or begins anew: nobody is left who has its data.
     fn beginning(&mut self, now: Now) -> Option<View> {
-        if !self.is_data_lost(now) {
+        if self.is_removed() || !self.is_data_lost(now) {
             self.proposals.alone_since = None;
             return None;
         }
@@ -292,11 +329,12 @@ impl<W> Group<W> {
         for (life, name) in self.peers.living() {
             let meets =
                 |member: &Member| self.are_linked(life, member.incarnation, now).unwrap_or(false);
-            if life != self.me() && members.iter().all(meets) {
+            let is_node = self.options.nodes.is_empty() || self.nodes().contains_key(name);
+            if life != self.me() && is_node && members.iter().all(meets) {
                 members.push(Member { name: name.into(), incarnation: life });
             }
         }
-        let all_here = members.len() + self.witnesses.len() == self.options.peers.len() + 1;
+        let all_here = members.len() + self.witnesses.len() >= self.nodes().len();
         let waited = now.local.since(since) >= self.options.timing.boot_wait_ms;
         let lowest = self.up(now).into_iter().all(|life| {
             let name = self.peers.living().find(|(other, _)| *other == life).map(|(_, name)| name);
@@ -312,6 +350,7 @@ impl<W> Group<W> {
             follows: self.view.epoch,
             line: self.view.line,
             generation: epoch,
+            nodes: self.nodes().clone(),
             members,
             cause: if self.view.epoch == Epoch(0) { "founding" } else { "cold start" }.into(),
             ..View::default()
@@ -329,7 +368,7 @@ impl<W> Group<W> {
 
     /// Everybody else is proven dead: this node goes on, in a new line of views.
     fn last_man(&mut self, now: Now) -> Option<View> {
-        let GroupOptions { peers, last_man_standing, timing, .. } = &self.options;
+        let GroupOptions { me, last_man_standing, timing, .. } = &self.options;
         if !last_man_standing || !self.is_member() || self.view.members.len() == 1 {
             return None;
         }
@@ -337,7 +376,8 @@ impl<W> Group<W> {
             |name: &str| self.peers.has_refused(name, timing.refusal_ms, now.local) == Some(true);
         let others_dead = self.view.others(self.me()).all(|life| self.peers.is_dead(life));
         // A witness has no data that could be newer; with one that lives there is a majority.
-        let mut candidates = peers.iter().filter(|name| !self.witnesses.contains(*name));
+        let others = self.nodes().keys().filter(|name| **name != me.name);
+        let mut candidates = others.filter(|name| !self.witnesses.contains(*name));
         let all_died = candidates.all(|name| has_died(name));
         if !others_dead || !all_died || !self.proposals.could_read {
             return None;

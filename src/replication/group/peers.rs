@@ -31,6 +31,8 @@ struct Peer {
     granted: Millis,
     beat: Option<Beat>,
     rtt_ms: Option<u64>,
+    /// How far its cluster time is ahead of this node's clock.
+    lead_ms: Option<i64>,
 }
 
 /// A name at whose address nobody listens.
@@ -62,6 +64,7 @@ impl Peers {
             granted: Millis(0),
             beat: None,
             rtt_ms: None,
+            lead_ms: None,
         };
         self.met.entry(member.incarnation).or_insert_with(peer);
     }
@@ -120,6 +123,8 @@ impl Peers {
                 peer.promised = peer.promised.max(echo.plus(promise));
             }
         }
+        let its_time = beat.cluster.plus(peer.rtt_ms.unwrap_or_default() / 2);
+        peer.lead_ms = Some(its_time.0.cast_signed().wrapping_sub(now.0.cast_signed()));
         peer.beat = Some(beat);
         true
     }
@@ -165,6 +170,15 @@ impl Peers {
 
     pub(super) fn rtt_ms(&self, life: Incarnation) -> Option<u64> {
         self.met.get(&life)?.rtt_ms
+    }
+
+    pub(super) fn lead_ms(&self, life: Incarnation) -> Option<i64> {
+        self.met.get(&life)?.lead_ms
+    }
+
+    /// Those who may rely on a promise of this node at that time.
+    pub(super) fn promised_after(&self, now: Millis) -> impl Iterator<Item = Incarnation> {
+        self.met.iter().filter(move |(_, peer)| peer.granted > now).map(|(&life, _)| life)
     }
 
     /// This node is about to promise it something.

@@ -17,6 +17,9 @@ impl<W> Group<W> {
     /// An operator says that all others are dead, though nothing here proves it. Returns after how
     /// many milliseconds this node goes on alone; or why not.
     pub fn force_solo(&mut self, now: Now) -> Result<u64, String> {
+        if self.is_removed() {
+            return Err("this node was removed from the group".into());
+        }
         if let Some(name) = self.living_member(now) {
             return Err(format!("{name} is alive and a member"));
         }
@@ -41,14 +44,16 @@ impl<W> Group<W> {
             return Some(next);
         }
         // Nobody is left who has anything: it begins with nothing.
-        let View { epoch, line, members, follows, cause, .. } = self.alone("force-solo");
-        Some(View { epoch, follows, line, generation: epoch, members, cause, ..View::default() })
+        let View { epoch, line, nodes, members, follows, cause, .. } = self.alone("force-solo");
+        let generation = epoch;
+        Some(View { epoch, follows, line, generation, nodes, members, cause, ..View::default() })
     }
 
     /// Only this node, in a new line of views.
     pub(super) fn alone(&self, cause: &str) -> View {
         let mut next = self.view.successor(false, cause);
         next.epoch = Epoch((self.view.epoch.0 + LINE_GAP).max(self.options.first_epoch.0));
+        next.nodes = self.nodes().clone();
         next.line = Line { number: self.view.line.number + 1, random: self.options.seed };
         next.members = vec![self.options.me.clone()];
         next.learners.clear();

@@ -1,6 +1,7 @@
 //! One node's group, with the others played by the test.
 
 use super::*;
+use crate::replication::nodes::{NodesChange, Place};
 use crate::version::Version;
 
 /// Nobody listens; the tests look at what is to be done.
@@ -26,6 +27,11 @@ fn node(n: u64) -> Member {
     Member { name: format!("n{n}").into(), incarnation: Incarnation(n) }
 }
 
+fn place(n: u64) -> Place {
+    let address = ([127, 0, 0, 1], n as u16).into();
+    Place { address, votes: true, is_given: false }
+}
+
 fn at(ms: u64) -> Now {
     Now { local: Millis(ms), cluster: Millis(1_000_000 + ms), wall_s: 0 }
 }
@@ -42,7 +48,7 @@ impl Table {
         let options = GroupOptions {
             me: node(1),
             succeeds: Vec::new(),
-            peers: others.iter().map(|&n| node(n).name).collect(),
+            nodes: others.iter().chain(&[1]).map(|&n| (node(n).name, place(n))).collect(),
             timing: Timing::default(),
             first_epoch: Epoch(100),
             last_man_standing: true,
@@ -70,6 +76,34 @@ impl Table {
         table
     }
 
+    /// n1 and n2 work, n3 was added and is being filled: n1 has done its part.
+    fn with_learner() -> Self {
+        let mut table = Self::at_work(&[2]);
+        table.changes(&add(3), &[2], 25).unwrap();
+        let view = table.proposed().expect("the nodes change");
+        table.enter(view, 26);
+        table.others = vec![2, 3];
+        table.group.meet(&node(3), &[], at(30), &mut Unheard);
+        table.beats(40);
+        let view = table.proposed().expect("n3 is here");
+        assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
+        let epoch = view.epoch;
+        table.enter(view, 50);
+        for lane in 0..LANES {
+            let counted = Event::Counted(epoch, Incarnation(3));
+            table.group.lane_event(lane, counted, at(60), &mut Unheard);
+        }
+        table
+    }
+
+    /// An operator asks n1, which reaches these.
+    fn changes(&mut self, change: &NodesChange, up: &[u64], ms: u64) -> Result<(), String> {
+        let is_up = |name: &str| up.iter().any(|&n| *node(n).name == *name);
+        self.group.change_nodes(change, is_up, at(ms))?;
+        self.tick(ms);
+        Ok(())
+    }
+
     fn enter(&mut self, view: View, ms: u64) {
         let epoch = view.epoch;
         self.todo = self.group.agreed(view, at(ms), &mut Unheard);
@@ -95,6 +129,8 @@ impl Table {
             up: up.map(Incarnation).collect(),
             filled: Vec::new(),
             flushes: Vec::new(),
+            is_seated: true,
+            leaving: false,
         }
     }
 
@@ -133,6 +169,14 @@ impl Table {
         let epoch = self.group.view.epoch;
         std::mem::take(&mut self.todo).contains(&Todo::Flush(epoch))
     }
+}
+
+fn add(n: u64) -> NodesChange {
+    NodesChange::Add(node(n).name, place(n).address)
+}
+
+fn remove(n: u64) -> NodesChange {
+    NodesChange::Remove(node(n).name)
 }
 
 fn names(members: &[Member]) -> String {
@@ -248,17 +292,8 @@ fn of_two_that_can_not_meet_the_lower_name_stays() {
 
 #[test]
 fn a_learner_is_admitted_when_all_have_filled_it_in_this_very_view() {
-    let mut table = Table::at_work(&[2]);
-    table.others = vec![2, 3];
-    table.group.meet(&node(3), &[], at(30), &mut Unheard);
-    table.beats(40);
-    let view = table.proposed().unwrap();
-    assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
-    let epoch = view.epoch;
-    table.enter(view, 50);
-    for lane in 0..LANES {
-        table.group.lane_event(lane, Event::Counted(epoch, Incarnation(3)), at(60), &mut Unheard);
-    }
+    let mut table = Table::with_learner();
+    let epoch = table.group.view.epoch;
     table.beats(70);
     assert!(table.proposed().is_none(), "n2 has not filled it");
     let filled = Beat { filled: vec![Incarnation(3)], ..table.beat(2, 80) };
@@ -349,7 +384,7 @@ fn whoever_shows_up_in_time_keeps_a_node_from_going_on_alone() {
 #[test]
 fn a_witness_is_in_no_view_and_nobody_waits_for_it() {
     let mut table = Table::new(&[2]);
-    table.group.options.peers.push("w".into());
+    table.group.options.nodes.insert("w".into(), place(9));
     table.beats(10);
     assert!(table.proposed().is_none(), "w may be one that has data");
     let todo = table.group.meet_witness("w", &[], at(20), &mut Unheard);
@@ -379,4 +414,286 @@ fn a_node_without_others_is_isolated_only_where_that_is_allowed() {
         assert!(!table.group.lease.is_isolated());
         assert_eq!(table.todo.contains(&Todo::Isolated(false)), is_allowed);
     }
+}
+
+#[test]
+fn a_learner_without_a_vote_is_not_admitted_for_a_while() {
+    let mut table = Table::with_learner();
+    let votes = |is_seated: bool, table: &Table, ms: u64| Beat {
+        filled: vec![Incarnation(3)],
+        is_seated,
+        ..table.beat(3, ms)
+    };
+    let says = |table: &mut Table, is_seated: bool, ms: u64| {
+        let filled = Beat { filled: vec![Incarnation(3)], ..table.beat(2, ms) };
+        let beat = votes(is_seated, table, ms);
+        table.says(3, beat, ms);
+        table.says(2, filled, ms);
+        table.proposed().map(|view| names(&view.members))
+    };
+    for ms in (70..10_000).step_by(100) {
+        assert_eq!(says(&mut table, false, ms), None, "at {ms}");
+    }
+    assert_eq!(says(&mut table, true, 10_000).as_deref(), Some("n1 n2 n3"));
+    let mut table = Table::with_learner();
+    for ms in (70..10_000).step_by(100) {
+        assert_eq!(says(&mut table, false, ms), None, "at {ms}");
+    }
+    let late = says(&mut table, false, 10_100);
+    assert_eq!(late.as_deref(), Some("n1 n2 n3"), "its data is worth more");
+}
+
+#[test]
+fn where_one_breaks_ties_nobody_waits_for_votes() {
+    let mut table = Table::with_learner();
+    table.group.view.nodes.insert("n3".into(), Place { votes: false, ..place(3) });
+    for n in [2, 3] {
+        let filled = vec![Incarnation(3)];
+        let beat = Beat { filled, is_seated: false, ..table.beat(n, 70) };
+        table.says(n, beat, 70);
+    }
+    assert_eq!(names(&table.proposed().unwrap().members), "n1 n2 n3");
+}
+
+#[test]
+fn a_removed_node_goes_with_one_view_and_is_waited_for_until_it_knows() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.tick(100);
+    table.beats(100);
+    table.changes(&remove(3), &[2, 3], 110).unwrap();
+    let former = table.group.view().clone();
+    let view = table.proposed().unwrap();
+    assert_eq!((names(&view.members), names(&view.absent)), ("n1 n2".into(), "n3".into()));
+    assert!(!view.has_node("n3") && crate::replication::may_follow(Some(&former), &view));
+    table.group.agreed(view, at(120), &mut Unheard);
+    assert!(!table.flushes_at(130), "n3 may answer reads");
+    let knows = table.beat(3, 140);
+    let not_yet = Beat { view: (former.line, former.epoch), ..knows.clone() };
+    table.says(3, not_yet, 140);
+    assert!(!table.flushes_at(140));
+    table.says(3, knows, 150);
+    assert!(table.flushes_at(150), "n3 has given up its lease");
+    assert!(!table.group.is_changing_nodes());
+    // It is heard for a while, and comes back to nothing.
+    for ms in (200..3000).step_by(50) {
+        table.beats(ms);
+        table.tick(ms);
+        assert_eq!(table.proposed().filter(|view| !view.learners.is_empty()), None);
+    }
+}
+
+#[test]
+fn who_is_left_out_has_no_lease_by_the_time_it_says_so() {
+    let mut table = Table::at_work(&[2, 3]);
+    assert!(table.holds_lease(30));
+    let former = table.group.view().clone();
+    let mut next = former.successor(true, "remove-node");
+    next.nodes.remove("n1");
+    next.members.retain(|member| *member.name != *"n1");
+    table.todo = table.group.agreed(next, at(30), &mut Unheard);
+    assert!(!table.group.lease.holds(former.epoch, Millis(31)) && !table.holds_lease(31));
+    let told = |todo: &Todo| matches!(todo, Todo::Log(LogWish::Roster(_)));
+    assert!(table.todo.iter().any(told) && table.group.is_removed());
+    assert_eq!(table.group.force_solo(at(40)), Err("this node was removed from the group".into()));
+}
+
+#[test]
+fn changes_that_would_leave_nothing_that_works_are_refused() {
+    let mut table = Table::at_work(&[2, 3]);
+    let why = |table: &mut Table, change: &NodesChange, up: &[u64]| {
+        table.changes(change, up, 100).unwrap_err()
+    };
+    assert!(why(&mut table, &remove(3), &[]).contains("no majority"));
+    assert!(why(&mut table, &remove(3), &[3]).contains("would be without a majority"));
+    assert!(why(&mut table, &remove(9), &[2, 3]).contains("no node is called"));
+    let moved = NodesChange::Replace("n3".into(), "n3".into(), place(9).address);
+    assert!(why(&mut table, &moved, &[2, 3]).contains("n3 is alive"));
+    table.changes(&moved, &[2], 100).unwrap();
+    assert!(why(&mut table, &add(4), &[2, 3]).contains("under way"));
+    assert_eq!(table.proposed().unwrap().nodes["n3"].address, place(9).address);
+    // Nobody has agreed to it.
+    table.beats(10_100);
+    table.tick(10_100);
+    assert!(!table.group.is_changing_nodes());
+    let mut fresh = Table::new(&[2, 3]);
+    assert!(why(&mut fresh, &add(4), &[2, 3]).contains("no member"));
+}
+
+#[test]
+fn a_change_is_void_when_another_came_first() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.changes(&add(4), &[2, 3], 100).unwrap();
+    let mut other = table.group.view().successor(true, "add-node");
+    other.nodes.insert("n5".into(), place(5));
+    table.proposed();
+    table.enter(other, 110);
+    table.tick(120);
+    assert!(!table.group.is_changing_nodes() && table.proposed().is_none());
+}
+
+#[test]
+fn more_than_one_node_at_a_time_does_not_follow() {
+    let table = Table::at_work(&[2, 3]);
+    let present = table.group.view();
+    let follows = |change: &dyn Fn(&mut View)| {
+        let mut next = present.successor(true, "");
+        change(&mut next);
+        crate::replication::may_follow(Some(present), &next)
+    };
+    assert!(follows(&|next| next.nodes.extend([(node(4).name, place(4))])));
+    assert!(!follows(&|next| next.nodes.extend([4, 5].map(|n| (node(n).name, place(n))))));
+    assert!(!follows(&|next| next.nodes.clear()));
+    assert!(!follows(&|next| next.nodes.retain(|name, _| **name != *"n3")), "n3 is a member");
+    assert!(!follows(&|next| {
+        // Without n2 and n3 in one step, however they are called afterwards.
+        next.nodes.remove("n3");
+        next.members.truncate(1);
+    }));
+}
+
+#[test]
+fn a_wait_that_the_dead_shorten_is_a_whole_one() {
+    // n3 dies while n2 is silent: n2 may have a fresh promise of n3.
+    let mut table = Table::at_work(&[2, 3, 4, 5]);
+    let mut three = table.group.view().successor(true, "");
+    three.members.truncate(3);
+    table.enter(three, 30);
+    let mut next = table.group.view().successor(true, "death");
+    next.members.truncate(1);
+    next.dead = vec![Incarnation(3)];
+    table.group.agreed(next, at(1000), &mut Unheard);
+    assert!(!table.flushes_at(1799));
+    assert!(table.flushes_at(1800));
+}
+
+fn says_time(table: &mut Table, from: u64, ahead_ms: i64, ms: u64) {
+    let cluster = Millis(at(ms).cluster.0.wrapping_add_signed(ahead_ms));
+    let beat = Beat { cluster, ..table.beat(from, ms) };
+    table.says(from, beat, ms);
+}
+
+fn times(table: &mut Table) -> Vec<Todo> {
+    let is_time = |todo: &mut Todo| matches!(todo, Todo::SlewTime(_) | Todo::TakeTime(_));
+    table.todo.extract_if(.., is_time).collect()
+}
+
+#[test]
+fn one_clock_alone_moves_nobodys_time() {
+    let mut table = Table::at_work(&[2, 3]);
+    times(&mut table);
+    says_time(&mut table, 2, 60_000, 100);
+    assert_eq!(times(&mut table), []);
+    // Most of them agree: then it is this node's that is wrong.
+    says_time(&mut table, 3, 60_010, 110);
+    assert_eq!(times(&mut table), [Todo::TakeTime(Millis(at(110).cluster.0 + 60_000))]);
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut table = Table::at_work(&[2, 3]);
+    times(&mut table);
+    for n in [2, 3] {
+        says_time(&mut table, n, -60_000, 100);
+    }
+    says_time(&mut table, 2, -60_000, 150);
+    assert_eq!(times(&mut table), [Todo::SlewTime(-1)], "it goes slower, with one other's beats");
+}
+
+#[test]
+fn a_decider_leaves_its_time_alone_while_others_are_close() {
+    let mut table = Table::at_work(&[2, 3]);
+    times(&mut table);
+    for ms in [100, 150] {
+        says_time(&mut table, 2, -15, ms);
+        says_time(&mut table, 3, -15, ms);
+    }
+    assert_eq!(times(&mut table), []);
+}
+
+#[test]
+fn a_member_that_leaves_is_left_out_and_not_let_in_again() {
+    let mut table = Table::at_work(&[2, 3]);
+    let leaving = Beat { leaving: true, ..table.beat(3, 100) };
+    table.says(3, leaving, 100);
+    let view = table.proposed().expect("all others are here");
+    assert_eq!((names(&view.members), &*view.cause), ("n1 n2".into(), "leave"));
+    assert_eq!(names(&view.absent), "n3", "what its clients ask for is remembered");
+    table.others = vec![2];
+    table.enter(view, 110);
+    let leaving = Beat { leaving: true, ..table.beat(3, 120) };
+    table.says(3, leaving, 120);
+    assert!(table.proposed().is_none());
+}
+
+#[test]
+fn a_goodbye_ends_the_wait_for_what_was_promised() {
+    let mut table = Table::at_work(&[2, 3]);
+    let leaving = Beat { leaving: true, ..table.beat(3, 100) };
+    table.says(3, leaving.clone(), 100);
+    let view = table.proposed().unwrap();
+    table.todo = table.group.agreed(view, at(110), &mut Unheard);
+    assert!(!table.flushes_at(120), "it has been promised something");
+    table.says(3, Beat { sent: Millis(5130), ..leaving }, 130);
+    assert!(!table.flushes_at(130), "it does not know yet");
+    let goodbye = Beat { leaving: true, ..table.beat(3, 140) };
+    table.says(3, goodbye, 140);
+    assert!(table.flushes_at(140));
+}
+
+#[test]
+fn whoever_is_left_out_has_no_lease_from_that_moment_on() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.beats(100);
+    let former = table.group.view.epoch;
+    assert!(table.group.lease.holds(former, Millis(101)));
+    table.group.leave(at(100), &mut Unheard);
+    assert!(table.group.lease.holds(former, Millis(101)), "nobody does without it yet");
+    assert!(!table.group.has_left(at(100)));
+    let members = vec![node(2), node(3)];
+    let view = View { epoch: Epoch(former.0 + 1), members, ..table.group.view.clone() };
+    table.group.agreed(view, at(101), &mut Unheard);
+    assert!(table.group.has_left(at(101)));
+    assert!(!table.group.lease.holds(former, Millis(102)));
+}
+
+#[test]
+fn somebody_else_decides_while_a_node_leaves_and_the_last_one_stays() {
+    let mut table = Table::at_work(&[2]);
+    table.group.leave(at(100), &mut Unheard);
+    table.beats(110);
+    assert!(table.proposed().is_none(), "n2 proposes");
+    let leaving = Beat { leaving: true, ..table.beat(2, 120) };
+    table.says(2, leaving, 120);
+    assert!(table.proposed().is_none(), "nobody would have the items");
+    assert!(table.group.has_left(at(120)), "there is nobody to wait for");
+}
+
+#[test]
+fn a_lease_that_runs_out_is_a_fence_and_counts_once() {
+    let mut table = Table::at_work(&[2, 3]);
+    let fences = |table: &mut Table, ms| {
+        table.tick(ms);
+        table.group.status(at(ms)).fences
+    };
+    assert_eq!(fences(&mut table, 100), 0);
+    assert_eq!(fences(&mut table, 700), 0, "silence alone is none");
+    assert_eq!([900, 1000].map(|ms| fences(&mut table, ms)), [1, 1]);
+    table.beats(1100);
+    assert_eq!(fences(&mut table, 1110), 1);
+    let view = View { members: vec![node(2), node(3)], ..table.group.view.successor(true, "") };
+    table.group.agreed(view, at(1200), &mut Unheard);
+    assert_eq!(fences(&mut table, 1210), 2, "left out");
+}
+
+#[test]
+fn a_view_without_a_pause_is_no_fence() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.tick(100);
+    table.beats(110);
+    let view = table.group.view.successor(true, "flush_all");
+    table.group.agreed(view.clone(), at(120), &mut Unheard);
+    table.tick(130);
+    table.enter(view, 140);
+    table.tick(150);
+    assert_eq!(table.group.status(at(150)).fences, 0);
 }

@@ -83,15 +83,13 @@ impl<W> Lane<W> {
         if view.epoch <= self.newest_epoch() {
             return Ok(());
         }
-        let is_new_group = self.role == Role::Member && view.generation != self.view.generation;
-        if is_new_group {
+        if view.generation != self.view.generation {
             items.wipe();
             self.role = Role::Outsider;
         }
         let me = self.options.me;
         let is_full = self.role == Role::Member || view.is_founding() || self.change.is_some();
-        let is_filled = self.role == Role::Learner && self.view.epoch == view.follows;
-        if view.has_member(me) && (is_full || is_filled) {
+        if view.has_member(me) && (is_full || self.is_filled_for(view)) {
             let flushes = BTreeMap::new();
             let view = view.clone();
             self.change = Some(Change { view, flushes, told: false, waits: None });
@@ -129,12 +127,14 @@ impl<W> Lane<W> {
         self.replay(items, out)
     }
 
-    /// Out of the group, or a learner that is filled anew: what is here is worth nothing. What its
-    /// clients wait for goes to the owners.
+    /// Out of the group, or a learner: nobody may rely on what is here. It stays all the same, to be
+    /// compared with what the owners have, unless it is of another line of views, where versions
+    /// may mean something else. What clients of this node wait for goes to the owners.
     fn start_over<I: Items, O: Outside<W>>(&mut self, view: View, items: &mut I, out: &mut O) {
-        let is_kept = !self.options.rules.refill
-            && self.role == Role::Learner
-            && view.has_learner(self.options.me);
+        if view.line != self.view.line {
+            items.wipe();
+        }
+        self.start_learning(&view, out.local_time());
         self.role = if view.has_learner(self.options.me) { Role::Learner } else { Role::Outsider };
         self.change = None;
         self.is_told = false;
@@ -146,10 +146,8 @@ impl<W> Lane<W> {
         self.unchanged.clear();
         self.lost.clear();
         self.results.clear();
+        self.fillings.clear();
         self.owners = Owners::of(&view);
-        if !is_kept {
-            items.wipe();
-        }
         items.set_floor(view.floor);
         if !view.remembers(self.options.me) {
             self.requests.abandon_sent();
@@ -277,6 +275,9 @@ impl<W> Lane<W> {
         self.owners = Owners::of(&view);
         self.versions = Versions::new(epoch, self.options.seed.rotate_left(epoch.0 % 64));
         self.incoming.clear();
+        self.fillings.clear();
+        self.learning.clear();
+        self.joining = None;
         self.results.keep(|origin| view.remembers(origin));
         items.set_floor(view.floor);
         self.view = view;

@@ -27,10 +27,15 @@ pub(super) struct Lost {
 }
 
 impl Lost {
+    /// Nearly always there is nothing, and every read asks.
+    #[inline(always)]
     pub(super) fn has(&self, key: Key<'_>) -> bool {
-        let has =
-            |keys: &BTreeMap<u64, _>| !keys.is_empty() && keys.contains_key(&key.hash().get());
-        has(&self.keys) || has(&self.told)
+        !(self.keys.is_empty() && self.told.is_empty()) && self.has_one(key.hash().get())
+    }
+
+    #[cold]
+    fn has_one(&self, hash: u64) -> bool {
+        self.keys.contains_key(&hash) || self.told.contains_key(&hash)
     }
 
     pub(super) fn clear(&mut self) {
@@ -138,6 +143,7 @@ impl<W> Lane<W> {
                 items.apply(&record);
                 self.append(record, None, out);
             } else {
+                self.backlog.local_evictions += 1;
                 self.lost.keys.insert(hash.get(), (key.clone(), version));
                 if let Some(owner) = owner {
                     by_owner.entry(owner).or_default().push((key, version));

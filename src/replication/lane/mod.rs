@@ -5,9 +5,12 @@
 //! its shard's lock and knows nothing of other lanes.
 
 mod change;
+mod figures;
+mod learn;
 mod lost;
 mod pending;
 mod requests;
+mod slots;
 mod stream;
 mod sync;
 
@@ -17,20 +20,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
+pub use self::figures::SyncFigures;
+use self::learn::{Joining, Learning};
 use self::lost::Lost;
 use self::pending::Pending;
 use self::requests::{Known, Request, Requests, Results};
+use self::slots::Slots;
 use self::stream::{Answer, Entry, Incoming, Outgoing};
+use self::sync::Filling;
 use super::lease::Lease;
 use super::message::{
     Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_sane,
 };
 use super::view::{Incarnation, Owners, View};
-use super::{Items, Outside, Rules};
+use super::{Items, Outside, Pace, Rules};
 use crate::key::{Key, KeyHash};
 use crate::record::{Mutation, Outcome, Record};
 use crate::time::Millis;
-use crate::version::{Epoch, Versions};
+use crate::version::{Epoch, Version, Versions};
 
 /// What a lane is told at its start.
 #[derive(Clone, Debug)]
@@ -47,6 +54,8 @@ pub struct LaneOptions {
     pub suspect_ms: u64,
     /// Whoever does not tell what it has for so long keeps a new view from beginning.
     pub patience_ms: u64,
+    /// How fast learners are filled.
+    pub pace: Arc<Pace>,
     /// What must hold.
     pub rules: Rules,
 }
@@ -75,6 +84,25 @@ pub struct Backlog {
     pub asked: u64,
     /// Reads among them, which this node could not prove.
     pub relayed_reads: u64,
+    /// Of those that wait, the ones that nobody can be asked about now.
+    pub held: u64,
+    /// Commands that could not be given to anybody when they came, from the start on.
+    pub ever_held: u64,
+    /// Items of other owners that had to go here for lack of memory, from the start on.
+    pub local_evictions: u64,
+}
+
+impl Backlog {
+    /// Adds that of another lane.
+    pub fn add(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.waiting += other.waiting;
+        self.asked += other.asked;
+        self.relayed_reads += other.relayed_reads;
+        self.held += other.held;
+        self.ever_held += other.ever_held;
+        self.local_evictions += other.local_evictions;
+    }
 }
 
 /// A peer broke the rules of a stream; its link has to go down.
@@ -106,6 +134,12 @@ pub struct Lane<W> {
     /// Messages of epochs that are not active here yet.
     early: Vec<(Incarnation, Epoch, LaneMessage)>,
     lost: Lost,
+    /// By learner, what it gets from here.
+    fillings: BTreeMap<Incarnation, Filling>,
+    /// As a learner, by owner: what it knows to be right here.
+    learning: BTreeMap<Incarnation, Learning>,
+    joining: Option<Joining>,
+    figures: SyncFigures,
     events: Vec<Event>,
     backlog: Backlog,
 }
@@ -146,6 +180,10 @@ impl<W> Lane<W> {
             early: Vec::new(),
             events: Vec::new(),
             lost: Lost::default(),
+            fillings: BTreeMap::new(),
+            learning: BTreeMap::new(),
+            joining: None,
+            figures: SyncFigures::default(),
             backlog: Backlog::default(),
         }
     }
@@ -158,9 +196,15 @@ impl<W> Lane<W> {
     /// Whether the value of this key here is the one to show, provided that `proves_read` says so
     /// once it has been read. A copy that is being filled, or was left out, lacks what others have;
     /// a change that is not everywhere yet may still be lost.
+    #[inline(always)]
     pub fn may_read(&self, key: Key<'_>) -> bool {
         let is_pending = self.options.rules.pending_wait && self.pending.has(key);
         self.role == Role::Member && !self.is_told && !is_pending && !self.lost.has(key)
+    }
+
+    /// Whether this copy is that of a member, and no remains of one.
+    pub fn is_whole(&self) -> bool {
+        self.role == Role::Member
     }
 
     /// Whether this node decides changes of that key, so that its own use of it counts.
@@ -190,7 +234,17 @@ impl<W> Lane<W> {
     /// How much it has to do.
     pub fn backlog(&self) -> Backlog {
         let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
-        Backlog { pending, waiting, ..self.backlog }
+        Backlog { pending, waiting, held: self.requests.held(), ..self.backlog }
+    }
+
+    /// How many records of this lane's stream each receiver has not acknowledged.
+    pub fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.stream.lags()
+    }
+
+    /// What filling learners, and being filled, has come to.
+    pub fn figures(&self) -> SyncFigures {
+        self.figures
     }
 
     /// A client of this node wants a change, or a read that this node can't prove; `waiter` is
@@ -209,28 +263,37 @@ impl<W> Lane<W> {
             waiter,
             sent: None,
         });
+        let is_held = !self.can_ask();
+        self.backlog.ever_held += u64::from(is_held);
         self.dispatch(counter, items, out);
+    }
+
+    /// Whether there is a view in which requests are decided, and this node may ask in it.
+    fn can_ask(&self) -> bool {
+        self.change.is_none() && self.view.remembers(self.options.me)
     }
 
     /// Gives a request of this node to whoever has to decide it; during a change of the view it
     /// waits for the next one.
     fn dispatch<I: Items, O: Outside<W>>(&mut self, counter: u64, items: &mut I, out: &mut O) {
-        if self.change.is_some() || !self.view.remembers(self.options.me) {
+        if !self.can_ask() {
             return;
         }
         let Some(request) = self.requests.get(counter) else {
             return;
         };
-        let (key, mutation) = (request.key.clone(), request.mutation.clone());
+        let (key, mutation, is_new) =
+            (request.key.clone(), request.mutation.clone(), request.sent.is_none());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
-        let Some(owner) = owner else {
+        let Some(owner) = owner.filter(|&owner| owner != self.options.me || self.decides()) else {
             return;
         };
         self.requests.sent(counter, out.local_time());
         let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
         if owner != self.options.me {
-            self.backlog.asked += 1;
-            self.backlog.relayed_reads += u64::from(fwd.mutation == Mutation::Read);
+            // Asked again after a while, it is still one.
+            self.backlog.asked += u64::from(is_new);
+            self.backlog.relayed_reads += u64::from(is_new && fwd.mutation == Mutation::Read);
             self.tell(owner, LaneMessage::Fwd(fwd), out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
@@ -297,18 +360,11 @@ impl<W> Lane<W> {
                 keys.iter().filter_map(|key| Key::new(key)).for_each(|key| items.bump(key));
                 Ok(())
             }
+            LaneMessage::SnapDigests(digests) => self.compare(from, &digests, items, out),
+            LaneMessage::SnapWant(slots) => self.wanted(from, slots, items, out),
             LaneMessage::SnapChunk(records) => self.fill(from, &records, items, out),
-            LaneMessage::SnapEnd(answered) => {
-                answered.iter().for_each(|answered| self.results.record(answered));
-                self.tell(from, LaneMessage::SnapAck, out);
-                Ok(())
-            }
-            LaneMessage::SnapAck => {
-                self.stream.chunk_acked(from)?;
-                self.pump(from, items, out);
-                self.count_if_caught_up(from);
-                Ok(())
-            }
+            LaneMessage::SnapEnd(answered) => self.finish_filling(from, &answered, out),
+            LaneMessage::SnapAck => self.chunk_acked(from, items, out),
         }
     }
 
@@ -350,6 +406,12 @@ impl<W> Lane<W> {
         }
     }
 
+    /// A view may have this node as a member although its copy is worth nothing, because it never
+    /// worked in the view that admitted it. Such a node has no say; a view without it follows.
+    fn decides(&self) -> bool {
+        self.role == Role::Member
+    }
+
     /// The owner's path: decide, append, and answer when all have it.
     fn decide_for<I: Items, O: Outside<W>>(
         &mut self,
@@ -361,6 +423,9 @@ impl<W> Lane<W> {
         let key = Key::new(&fwd.key).ok_or(Violation("a forwarded key of no legal length"))?;
         if self.owners.owner(key.hash()) != Some(self.options.me) {
             return Err(Violation("a forward for a key that is not owned here"));
+        }
+        if !self.decides() {
+            return Ok(());
         }
         let request = RequestId { origin: from, counter: fwd.counter };
         self.prune(from, fwd.done_up_to);
@@ -466,8 +531,9 @@ impl<W> Lane<W> {
         }
         incoming.applied(apply.position, entry, pending)?;
         incoming.commit(apply.committed, pending);
-        self.bring_back(from, &apply.record, out);
-        items.apply(&apply.record);
+        let record = self.as_applicable(from, apply.record);
+        self.bring_back(from, &record, out);
+        items.apply(&record);
         self.settle_lost(items, out);
         self.tell(from, LaneMessage::AppliedUpTo(apply.position), out);
         Ok(())

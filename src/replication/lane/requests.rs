@@ -80,6 +80,11 @@ impl<W> Requests<W> {
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
+
+    /// Those that nobody was asked about.
+    pub(super) fn held(&self) -> u64 {
+        self.waiting.values().filter(|request| request.sent.is_none()).count() as u64
+    }
 }
 
 impl<W> Request<W> {

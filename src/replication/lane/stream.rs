@@ -14,9 +14,6 @@ use crate::replication::message::{Answered, RequestId};
 use crate::time::Millis;
 use crate::version::Version;
 
-/// Chunks of a snapshot that may be on their way to a learner at once.
-const CHUNKS_IN_FLIGHT: u32 = 2;
-
 /// A change that may not be everywhere yet.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -62,8 +59,8 @@ struct Receiver {
 enum Part {
     /// Nothing is committed without it.
     Counted,
-    /// A learner that still gets items; `next` is where to scan on.
-    Filling { next: Option<u64>, in_flight: u32 },
+    /// A learner that may lack something.
+    Filling,
 }
 
 impl Outgoing {
@@ -74,8 +71,7 @@ impl Outgoing {
     ) -> Self {
         let receiver = |incarnation, part| Receiver { incarnation, acked: 0, part, stands: None };
         let member = |incarnation| receiver(incarnation, Part::Counted);
-        let filling = Part::Filling { next: Some(0), in_flight: 0 };
-        let learner = |incarnation| receiver(incarnation, filling);
+        let learner = |incarnation| receiver(incarnation, Part::Filling);
         Self {
             receivers: members.map(member).chain(learners.map(learner)).collect(),
             ..Self::default()
@@ -88,6 +84,11 @@ impl Outgoing {
 
     pub(super) fn receivers(&self) -> impl Iterator<Item = Incarnation> {
         self.receivers.iter().map(|receiver| receiver.incarnation)
+    }
+
+    /// How many records each receiver has not acknowledged.
+    pub(super) fn lags(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.receivers.iter().map(|receiver| (receiver.incarnation, self.appended - receiver.acked))
     }
 
     /// Adds an entry and the answer that waits for it; returns its position.
@@ -184,46 +185,19 @@ impl Outgoing {
         self.entries.iter()
     }
 
-    /// Where to scan on for this learner, if it may have another chunk now.
-    pub(super) fn chunk_wanted(&self, learner: Incarnation) -> Option<u64> {
-        let receiver = self.receivers.iter().find(|receiver| receiver.incarnation == learner)?;
-        match receiver.part {
-            Part::Filling { next, in_flight } if in_flight < CHUNKS_IN_FLIGHT => next,
-            Part::Filling { .. } | Part::Counted => None,
-        }
+    /// Whether nothing is committed without this learner.
+    pub(super) fn counts(&self, learner: Incarnation) -> bool {
+        let is_it = |receiver: &&Receiver| receiver.incarnation == learner;
+        self.receivers.iter().find(is_it).is_some_and(|receiver| receiver.part == Part::Counted)
     }
 
-    pub(super) fn chunk_sent(&mut self, learner: Incarnation, next: Option<u64>) {
-        if let Ok(Receiver { part: Part::Filling { next: cursor, in_flight }, .. }) =
-            self.receiver(learner)
-        {
-            *cursor = next;
-            *in_flight += 1;
-        }
-    }
-
-    pub(super) fn chunk_acked(&mut self, learner: Incarnation) -> Result<(), Violation> {
-        match &mut self.receiver(learner)?.part {
-            Part::Filling { in_flight, .. } if *in_flight > 0 => {
-                *in_flight -= 1;
-                Ok(())
-            }
-            Part::Filling { .. } | Part::Counted => {
-                Err(Violation("an ack for a chunk that was never sent"))
-            }
-        }
-    }
-
-    /// Counts a learner from now on, if it has all items and has applied all that is committed.
+    /// Counts a learner that has all items from now on, if it has applied all that is committed.
     ///
     /// Whatever is committed later then needs its ack, so it lacks nothing that is committed.
     pub(super) fn count(&mut self, learner: Incarnation) -> bool {
         let committed = self.committed;
         match self.receiver(learner) {
-            Ok(receiver)
-                if receiver.part == Part::Filling { next: None, in_flight: 0 }
-                    && receiver.acked >= committed =>
-            {
+            Ok(receiver) if receiver.part == Part::Filling && receiver.acked >= committed => {
                 receiver.part = Part::Counted;
                 true
             }

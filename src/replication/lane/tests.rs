@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::record::{Change as KeyChange, Direction, Marks, Outcome, Record, StoreMode, Terms};
-use crate::replication::{Decision, LogWish, Member};
+use crate::record::{
+    Change as KeyChange, Digest, Direction, Marks, Outcome, Record, StoreMode, Terms,
+};
+use crate::replication::{Decision, Line, LogWish, Member};
 use crate::time::Deadline;
 use crate::version::Version;
 
@@ -26,9 +28,10 @@ fn number(value: u64) -> Outcome {
     Outcome::Number { value, cas: 0, deadline: Deadline::NEVER }
 }
 
-/// Items without a store: enough of memcached to count and to set.
+/// Items without a store: enough of memcached to count and to set. What was lost; what is flushed,
+/// and not swept.
 #[derive(Default)]
-struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>);
+struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>, Version);
 
 impl Items for Map {
     fn decide(
@@ -75,7 +78,12 @@ impl Items for Map {
             KeyChange::Put { value, .. } => {
                 self.0.insert(record.key.clone(), (record.version, value.clone()));
             }
-            _ => {
+            KeyChange::Meta { .. } => {
+                if let Some(item) = self.0.get_mut(&record.key) {
+                    item.0 = record.version;
+                }
+            }
+            KeyChange::Delete => {
                 self.0.remove(&record.key);
             }
         }
@@ -83,6 +91,9 @@ impl Items for Map {
 
     fn current(&mut self, key: Key<'_>) -> Option<Record<Bytes>> {
         let (version, value) = self.0.get(key.bytes())?.clone();
+        if version < self.2 {
+            return None;
+        }
         let change = KeyChange::Put {
             cas: version.get(),
             flags: 0,
@@ -95,13 +106,40 @@ impl Items for Map {
 
     fn scan(
         &mut self,
-        _: u64,
+        cursor: u64,
         _: usize,
         wanted: &dyn Fn(KeyHash) -> bool,
     ) -> (Vec<Record<Bytes>>, Option<u64>) {
-        let keys: Vec<Bytes> = self.0.keys().cloned().collect();
+        let (keys, next) = self.piece(cursor);
         let wanted = keys.iter().filter_map(|key| Key::new(key)).filter(|key| wanted(key.hash()));
-        (wanted.filter_map(|key| self.current(key)).collect(), None)
+        (wanted.filter_map(|key| self.current(key)).collect(), next)
+    }
+
+    /// As a store's, but for the hash.
+    fn digest(&self, slot: usize) -> Digest {
+        let mut digest = Digest::default();
+        for (key, (version, value)) in &self.0 {
+            let hash = Key::new(key).unwrap().hash();
+            if hash.slot() == slot {
+                let words = [hash.get(), version.get(), value.len() as u64];
+                digest.items += 1;
+                digest.sum = words.iter().fold(digest.sum, |sum, word| {
+                    sum.wrapping_add(word.wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31))
+                });
+            }
+        }
+        digest
+    }
+
+    fn drop_some(
+        &mut self,
+        cursor: u64,
+        is_unwanted: &dyn Fn(KeyHash, Version) -> bool,
+    ) -> (u64, Option<u64>) {
+        let (mut keys, next) = self.piece(cursor);
+        keys.retain(|key| is_unwanted(Key::new(key).unwrap().hash(), self.0[key].0));
+        keys.iter().for_each(|key| drop(self.0.remove(key)));
+        (keys.len() as u64, next)
     }
 
     fn take_lost(&mut self) -> Vec<(Bytes, Version)> {
@@ -110,10 +148,25 @@ impl Items for Map {
 
     fn bump(&mut self, _: Key<'_>) {}
 
-    fn set_floor(&mut self, _: Version) {}
+    fn set_floor(&mut self, floor: Version) {
+        self.2 = floor;
+    }
 
     fn wipe(&mut self) {
         self.0.clear();
+    }
+}
+
+impl Map {
+    /// A few keys in the order of their hashes, and where to go on.
+    fn piece(&self, cursor: u64) -> (Vec<Bytes>, Option<u64>) {
+        const KEYS: usize = 8;
+        let hash = |key: &Bytes| Key::new(key).unwrap().hash().get();
+        let mut keys: Vec<_> = self.0.keys().map(|key| (hash(key), key.clone())).collect();
+        keys.retain(|(hash, _)| *hash >= cursor);
+        keys.sort_unstable();
+        let next = keys.get(KEYS).map(|(hash, _)| *hash);
+        (keys.into_iter().take(KEYS).map(|(_, key)| key).collect(), next)
     }
 }
 
@@ -194,6 +247,7 @@ impl Wire {
             lease,
             suspect_ms: 400,
             patience_ms: 2000,
+            pace: Arc::default(),
             rules,
         };
         self.lanes.insert(life(n), (Lane::new(options), Map::default()));
@@ -250,10 +304,21 @@ impl Wire {
 
     /// Delivers everything until nobody speaks any more.
     fn settle(&mut self) {
-        while let Some((from, to)) =
-            self.on_the_way.iter().find(|(_, queue)| !queue.is_empty()).map(|(&pair, _)| pair)
-        {
-            self.deliver(from.0, to.0);
+        for _ in 0..100 {
+            while let Some((from, to)) =
+                self.on_the_way.iter().find(|(_, queue)| !queue.is_empty()).map(|(&pair, _)| pair)
+            {
+                self.deliver(from.0, to.0);
+            }
+            self.sync();
+        }
+    }
+
+    /// Time for those who fill others, or are filled.
+    fn sync(&mut self) {
+        let nodes: Vec<u64> = self.lanes.keys().map(|life| life.0).collect();
+        for n in nodes {
+            self.with(n, |lane, items, post| lane.sync(items, post));
         }
     }
 
@@ -446,17 +511,6 @@ fn a_gap_and_a_false_ack_break_the_link() {
 }
 
 #[test]
-fn a_node_that_was_left_out_keeps_nothing() {
-    let mut wire = Wire::new(&[1, 2]);
-    wire.install(&view(1, &[1, 2], &[]));
-    wire.settle();
-    wire.mutate(1, 1, set(b"v"));
-    wire.settle();
-    wire.enter(2, &view(2, &[1], &[]));
-    assert_eq!(wire.value(2), None);
-}
-
-#[test]
 fn what_is_not_everywhere_yet_is_shown_to_nobody() {
     let owner = owner(&[1, 2, 3]);
     let [near, far] = others(owner);
@@ -557,6 +611,8 @@ fn an_item_that_a_member_drops_is_read_at_its_owner_until_it_goes_everywhere() {
     wire.mutate(1, 1, set(b"v"));
     wire.settle();
     lose(&mut wire, other);
+    let evictions = |wire: &Wire, n| wire.lanes[&life(n)].0.backlog().local_evictions;
+    assert_eq!((evictions(&wire, other), evictions(&wire, owner)), (1, 0));
     assert!(!wire.may_read(other) && wire.may_read(owner));
     wire.settle();
     assert!(wire.may_read(other) && wire.may_read(owner) && wire.value(owner).is_none());
@@ -576,4 +632,278 @@ fn what_a_member_had_to_drop_is_gone_in_the_next_view() {
     wire.install(&view(2, &[1, 2], &[]));
     wire.settle();
     assert!(wire.value(owner).is_none() && wire.may_read(other));
+}
+
+/// Several keys of this lane.
+fn some_keys(count: usize) -> Vec<Bytes> {
+    let names = (0..).map(|n| Bytes::from(format!("key-{n}")));
+    names.filter(|name| Key::new(name).unwrap().hash().lane() == 0).take(count).collect()
+}
+
+/// A pair of nodes with `count` more keys than the test's, and a third that was left out after it
+/// had got all of them. Whoever owns the test's key is first.
+fn left_out(count: usize) -> (Wire, [u64; 2]) {
+    let mut wire = Wire::new(&[1, 2, 9]);
+    wire.install(&view(1, &[1, 2, 9], &[]));
+    wire.settle();
+    let keys = some_keys(count);
+    for key in keys.iter().map(|key| &key[..]).chain([KEY]) {
+        let key = Key::new(key).unwrap();
+        wire.with(1, |lane, items, post| lane.mutate(key, &set(b"v"), 1, items, post));
+    }
+    wire.settle();
+    wire.install(&view(2, &[1, 2], &[]));
+    wire.settle();
+    let owner = owner(&[1, 2]);
+    (wire, [owner, 3 - owner])
+}
+
+fn figures(wire: &Wire, n: u64) -> SyncFigures {
+    wire.lanes[&life(n)].0.figures()
+}
+
+/// Everybody counts the learner, which holds what they hold.
+fn is_filled(wire: &mut Wire, epoch: u32, owners: &[u64]) {
+    let counted = Event::Counted(Epoch(epoch), life(9));
+    for &owner in owners {
+        let (lane, items) = wire.lanes.get_mut(&life(owner)).unwrap();
+        assert!(lane.take_events().contains(&counted), "{owner} does not count it");
+        let held = items.0.clone();
+        assert_eq!(wire.lanes[&life(9)].1.0, held);
+    }
+}
+
+#[test]
+fn a_node_that_was_left_out_answers_nothing_and_is_sent_only_what_differs() {
+    let (mut wire, owners) = left_out(100);
+    assert!(wire.value(9).is_some() && !wire.may_read(9));
+    wire.mutate(1, 2, set(b"other"));
+    wire.settle();
+    wire.install(&view(3, &[1, 2], &[9]));
+    wire.settle();
+    assert_eq!(wire.value(9), Some(&b"other"[..]));
+    is_filled(&mut wire, 3, &owners);
+    let figures = figures(&wire, 9);
+    assert_eq!((figures.rounds, figures.items_dropped, figures.items_received), (2, 1, 1));
+    assert!(figures.slots_equal >= 95, "{figures:?}");
+    assert_eq!(figures.slots_compared, figures.slots_equal + 1);
+}
+
+#[test]
+fn what_was_deleted_meanwhile_does_not_come_back() {
+    let (mut wire, owners) = left_out(10);
+    wire.mutate(2, 2, DELETE);
+    wire.settle();
+    wire.install(&view(3, &[1, 2], &[9]));
+    wire.settle();
+    assert_eq!(wire.value(9), None);
+    is_filled(&mut wire, 3, &owners);
+}
+
+#[test]
+fn what_the_view_never_had_goes_although_it_is_newer() {
+    let keeper = owner(&[1, 2, 9]);
+    let rest: Vec<u64> = [1, 2, 9].into_iter().filter(|&n| n != keeper).collect();
+    let mut wire = Wire::new(&[1, 2, 9]);
+    wire.install(&view(1, &[1, 2, 9], &[]));
+    wire.settle();
+    wire.mutate(keeper, 1, set(b"confirmed"));
+    wire.settle();
+    // The owner decides once more, and nobody hears of it.
+    wire.mutate(keeper, 2, set(b"never heard of"));
+    wire.on_the_way.clear();
+    wire.install(&view(2, &rest, &[]));
+    wire.settle();
+    wire.install(&view(3, &rest, &[keeper]));
+    wire.settle();
+    assert_eq!(wire.value(keeper), Some(&b"confirmed"[..]));
+}
+
+#[test]
+fn a_touch_does_not_renew_a_value_of_the_past() {
+    let (mut wire, owners) = left_out(10);
+    wire.mutate(2, 2, set(b"w"));
+    wire.settle();
+    wire.install(&view(3, &[1, 2], &[9]));
+    // The learner knows of the view, and of nothing that the owner has. A touch goes before it: by
+    // its version, CAS unique and length the old value would then look like the new one.
+    let [owner, other] = owners;
+    while wire.deliver(owner, other) || wire.deliver(other, owner) {}
+    let queue = wire.on_the_way.get_mut(&(life(owner), life(9))).unwrap();
+    let digests = queue.iter().position(|(_, it)| matches!(it, LaneMessage::SnapDigests(_)));
+    let digests = queue.remove(digests.unwrap()).unwrap();
+    wire.settle();
+    let (version, cas) = {
+        let (lane, items) = wire.lanes.get_mut(&life(owner)).unwrap();
+        let item = items.0.get_mut(KEY).unwrap();
+        let cas = item.0.get();
+        item.0 = lane.versions().next(Some(item.0));
+        (item.0, cas)
+    };
+    let change = KeyChange::Meta { cas, deadline: Deadline::NEVER, marks: Marks::default() };
+    let record = Record { key: Bytes::from_static(KEY), version, change };
+    wire.with(owner, |lane, _, post| lane.append(record, None, post));
+    let now = wire.lanes[&life(owner)].1.0.clone();
+    wire.settle();
+    assert_eq!(wire.value(9), None, "nobody knows whether that value is the present one");
+    let (epoch, LaneMessage::SnapDigests(mut digests)) = digests else { unreachable!() };
+    // As they are told after the touch.
+    let slots = wire.lanes[&life(owner)].0.slots_of(life(owner));
+    for (slot, digest) in slots.into_iter().zip(&mut digests) {
+        let map = Map(now.clone(), Vec::new(), Version::default());
+        *digest = map.digest(usize::from(slot));
+    }
+    let digests = LaneMessage::SnapDigests(digests);
+    wire.on_the_way.get_mut(&(life(owner), life(9))).unwrap().push_back((epoch, digests));
+    wire.settle();
+    assert_eq!(wire.value(9), Some(&b"w"[..]));
+    assert_eq!(figures(&wire, 9).items_unsure, 1);
+}
+
+#[test]
+fn a_round_that_a_new_view_interrupts_is_repeated_for_the_new_owners() {
+    let (mut wire, owners) = left_out(100);
+    let [owner, other] = owners;
+    wire.mutate(1, 2, set(b"other"));
+    wire.settle();
+    wire.install(&view(3, &[1, 2], &[9]));
+    // One of the owners has filled it when the other dies.
+    while wire.deliver(owner, 9)
+        || wire.deliver(9, owner)
+        || wire.deliver(owner, other)
+        || wire.deliver(other, owner)
+    {}
+    wire.kill(other);
+    wire.install(&view(4, &[owner], &[9]));
+    wire.settle();
+    is_filled(&mut wire, 4, &[owner]);
+    let figures = figures(&wire, 9);
+    assert!(figures.items_received <= 1 && figures.slots_equal >= 95, "{figures:?}");
+}
+
+#[test]
+fn a_new_line_of_views_begins_with_nothing_of_the_old_one() {
+    let (mut wire, _) = left_out(10);
+    let line = Line { number: 1, random: 5 };
+    wire.enter(9, &View { line, ..view(2000, &[1, 2], &[9]) });
+    assert_eq!(wire.value(9), None);
+    let (mut wire, _) = left_out(10);
+    wire.enter(9, &View { generation: Epoch(2000), ..view(2000, &[9], &[]) });
+    assert_eq!(wire.value(9), None);
+}
+
+#[test]
+fn a_learner_takes_and_asks_for_nothing_out_of_turn() {
+    let mut wire = Wire::new(&[1, 9]);
+    wire.install(&view(1, &[1], &[9]));
+    wire.settle();
+    let foreign = LaneMessage::SnapWant(vec![4096]);
+    let wrong = [
+        (9, 1, LaneMessage::SnapDigests(Vec::new())),
+        (1, 9, LaneMessage::SnapDigests(Vec::new())),
+        (1, 9, LaneMessage::SnapWant(vec![1])),
+        (1, 9, foreign),
+        (1, 9, LaneMessage::SnapAck),
+        (1, 9, LaneMessage::SnapEnd(Vec::new())),
+        (9, 2, LaneMessage::SnapChunk(Vec::new())),
+    ];
+    for (at, from, message) in wrong {
+        wire.with(at, |lane, items, post| {
+            let told = format!("{message:?}");
+            let taken = lane.receive(life(from), Epoch(1), message, items, post);
+            assert!(taken.is_err(), "{told} from {from}");
+        });
+    }
+}
+
+#[test]
+fn a_member_that_never_worked_in_the_view_that_admitted_it_decides_nothing() {
+    let joiner = owner(&[1, 2]);
+    let other = 3 - joiner;
+    let mut wire = Wire::new(&[1, 2]);
+    // The one that begins alone has what the joiner lacks.
+    wire.enter(other, &view(1, &[other], &[]));
+    wire.enter(other, &view(2, &[other], &[joiner]));
+    wire.enter(joiner, &view(2, &[other], &[joiner]));
+    // It hears of view 4 alone, not of the one that admitted it.
+    wire.enter(joiner, &view(4, &[1, 2], &[]));
+    wire.mutate(joiner, 5, set(b"v"));
+    wire.with(joiner, |lane, items, post| {
+        let mutation = Mutation::Count {
+            direction: Direction::Up,
+            delta: 1,
+            initial: 0,
+            terms: Terms::default(),
+        };
+        let fwd = Fwd { counter: 1, done_up_to: 0, key: Bytes::from_static(KEY), mutation };
+        lane.receive(life(9), Epoch(4), LaneMessage::Fwd(fwd), items, post).unwrap();
+    });
+    assert!(wire.answers.is_empty(), "nobody but itself has it");
+    assert_eq!(wire.value(joiner), None);
+}
+
+#[test]
+fn what_was_flushed_is_neither_sent_nor_shown() {
+    for is_swept in [false, true] {
+        let (mut wire, owners) = left_out(20);
+        if is_swept {
+            // On the owners already, and not yet on the learner.
+            owners.iter().for_each(|&n| wire.lanes.get_mut(&life(n)).unwrap().1.0.clear());
+        }
+        let floor = Version::floor_of(Epoch(3));
+        wire.install(&View { floor, ..view(3, &[1, 2], &[9]) });
+        wire.settle();
+        is_filled(&mut wire, 3, &owners);
+        assert_eq!(figures(&wire, 9).items_received, 0);
+        let (_, items) = wire.lanes.get_mut(&life(9)).unwrap();
+        assert!(items.current(Key::new(KEY).unwrap()).is_none());
+    }
+}
+
+#[test]
+fn what_is_over_and_swept_on_one_node_only_costs_one_slot_and_no_more() {
+    let (mut wire, owners) = left_out(20);
+    // The learner has swept what its owners have not, who send nothing of it.
+    let floor = Version::floor_of(Epoch(3));
+    wire.lanes.get_mut(&life(9)).unwrap().1.0.clear();
+    wire.install(&View { floor, ..view(3, &[1, 2], &[9]) });
+    wire.settle();
+    let counted = Event::Counted(Epoch(3), life(9));
+    for owner in owners {
+        assert!(wire.lanes.get_mut(&life(owner)).unwrap().0.take_events().contains(&counted));
+    }
+    let figures = figures(&wire, 9);
+    assert_eq!((figures.rounds, figures.items_received), (2, 0));
+}
+
+#[test]
+fn what_a_member_has_not_acknowledged_is_its_lag() {
+    let owner = owner(&[1, 2, 3]);
+    let [one, two] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(owner, 1, incr());
+    wire.mutate(owner, 2, incr());
+    let lags = |wire: &Wire| wire.lanes[&life(owner)].0.lags().collect::<BTreeMap<_, _>>();
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 2), (life(two), 2)]));
+    wire.deliver(owner, one);
+    wire.deliver(one, owner);
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 1), (life(two), 2)]));
+    wire.settle();
+    assert_eq!(lags(&wire), BTreeMap::from([(life(one), 0), (life(two), 0)]));
+}
+
+#[test]
+fn a_command_that_nobody_can_be_asked_about_is_held() {
+    let mut wire = Wire::new(&[1]);
+    wire.mutate(1, 1, incr());
+    let held = |wire: &Wire| {
+        let Backlog { held, ever_held, waiting, .. } = wire.lanes[&life(1)].0.backlog();
+        (held, ever_held, waiting)
+    };
+    assert_eq!(held(&wire), (1, 1, 1));
+    wire.install(&view(1, &[1], &[]));
+    wire.settle();
+    assert_eq!(held(&wire), (0, 1, 0), "it was answered");
 }

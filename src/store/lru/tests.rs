@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::super::item::Draft;
 use super::super::tests::{delete, put, store_of};
 use super::super::{Options, Store};
 use super::*;
 use crate::key::Key;
+use crate::record::Marks;
 use crate::time::Millis;
-use crate::version::{Epoch, Versions};
+use crate::version::{Epoch, Version, Versions};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -63,7 +65,17 @@ impl Naive {
             .find(|(_, entry)| entry.key == key)
     }
 
-    fn put(&mut self, key: u8, bytes: u64) {
+    /// `lies_alike`: in the chunks that it has already.
+    fn put(&mut self, key: u8, bytes: u64, lies_alike: bool) {
+        let (now_s, segmented) = (self.now_s, self.segmented);
+        if let Some((segment, entry)) = self.find(key)
+            && segmented
+            && lies_alike
+        {
+            entry.active |= segment != Segment::Hot as usize || entry.fetched;
+            (entry.bytes, entry.used_s, entry.fetched) = (bytes, now_s, false);
+            return;
+        }
         self.take(key);
         let segment = if self.segmented { Segment::Hot } else { Segment::Cold };
         let used_s = self.now_s;
@@ -90,11 +102,10 @@ impl Naive {
         }
         if was_fetched {
             entry.used_s = now_s;
+            entry.active = segment != Segment::Cold as usize;
         }
         if was_fetched && segment == Segment::Cold as usize {
             self.renew(key, Segment::Warm);
-        } else if was_fetched {
-            entry.active = true;
         }
     }
 
@@ -111,10 +122,21 @@ impl Naive {
         if !self.segmented {
             return;
         }
-        let cold = [Segment::Hot, Segment::Warm, Segment::Cold, Segment::Temporary];
-        let all: u64 = cold.iter().map(|&segment| self.bytes(segment)).sum();
-        let oldest = self.lists[Segment::Cold as usize].back();
-        let cold_age_s = oldest.map_or(0, |entry| self.now_s - entry.used_s) as f64;
+        let segments = [Segment::Hot, Segment::Warm, Segment::Cold, Segment::Temporary];
+        let all: u64 = segments.iter().map(|&segment| self.bytes(segment)).sum();
+        for _ in 0..most {
+            let cold = &mut self.lists[Segment::Cold as usize];
+            if cold.back().is_some_and(|entry| entry.active)
+                && let Some(mut entry) = cold.pop_back()
+            {
+                entry.active = false;
+                self.lists[Segment::Warm as usize].push_front(entry);
+            }
+        }
+        let cold_age_s = match self.lists[Segment::Cold as usize].back() {
+            Some(entry) if entry.active => f64::INFINITY,
+            oldest => oldest.map_or(0, |entry| self.now_s - entry.used_s) as f64,
+        };
         for (segment, max_bytes, max_age_s) in [
             (Segment::Hot, all * 20 / 100, cold_age_s * 0.2),
             (Segment::Warm, all * 40 / 100, cold_age_s * 2.0),
@@ -184,6 +206,36 @@ fn new_items_stay_hot_when_the_oldest_cold_one_is_read_once() {
     assert!(keys(&store, Segment::Hot).contains(&95), "10 s old, the oldest cold one 110 s");
 }
 
+/// Whether an item of that key would be written over the one that is there.
+fn lies_alike(store: &mut Store, key: &str, value: &[u8], now: Now) -> bool {
+    let found = store.seek(Key::new(key.as_bytes()).unwrap(), now);
+    let key = key.as_bytes();
+    let (version, deadline, marks) = (Version::default(), Deadline::NEVER, Marks::default());
+    let draft = Draft { version, cas: 0, flags: 0, deadline, marks, key, value };
+    let alike = found.id.is_some_and(|id| store.takes_the_same(id, &draft));
+    store.building.clear();
+    alike
+}
+
+#[test]
+fn what_was_stored_again_while_it_was_cold_is_spared() {
+    let mut store = store(true);
+    let mut versions = Versions::new(Epoch(1), 0);
+    let now = Now { local: Millis(0), cluster: Millis(0), wall_s: 0 };
+    for k in 0..100u8 {
+        store.apply(&put(&k.to_string(), &[0; 100], versions.next(None)), now);
+    }
+    assert_eq!(keys(&store, Segment::Cold).last(), Some(&0));
+    store.apply(&put("0", &[1; 100], versions.next(None)), now);
+    assert_eq!(keys(&store, Segment::Cold).last(), Some(&0), "it has kept its place");
+    for k in 100..=255u8 {
+        store.apply(&put(&k.to_string(), &[0; 100_000], versions.next(None)), now);
+    }
+    assert!(store.counts().evictions > 100, "{}", store.counts().evictions);
+    assert_eq!(store.get(Key::new(b"0").unwrap(), now).map(|item| item.value.len()), Some(100));
+    assert!(store.get(Key::new(b"1").unwrap(), now).is_none());
+}
+
 proptest! {
     #[test]
     fn the_segments_do_as_naive_lists_do(
@@ -199,8 +251,9 @@ proptest! {
             match step {
                 Step::Put(k, len) => {
                     let (key, bytes) = (k.to_string(), vec![k; len]);
+                    let alike = lies_alike(&mut store, &key, &bytes, now);
                     store.apply(&put(&key, &bytes, versions.next(None)), now);
-                    naive.put(k, (key.len() + len) as u64);
+                    naive.put(k, (key.len() + len) as u64, alike);
                 }
                 Step::Get(k) => {
                     let found = store.get(Key::new(k.to_string().as_bytes()).unwrap(), now);

@@ -159,7 +159,7 @@ proptest! {
             prop_assert_eq!(filled.put(&format!("k{n}"), len, ttl_s, second), Applied::Done);
             if filled.store.counts().evictions > before {
                 let mut live = 0;
-                filled.store.scan(0, at(second * 1000), |_, _| { live += 1; true });
+                filled.store.scan(0, u32::MAX, at(second * 1000), |_, _| { live += 1; true });
                 prop_assert_eq!(filled.store.counts().items(), live);
             }
         }

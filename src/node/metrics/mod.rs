@@ -1,0 +1,31 @@
+//! The figures of `stats` for Prometheus: those that memcached has under the names of memcached's
+//! exporter, so that its dashboards and alerts go on; those of replication as `sessiond_*`.
+//!
+//! Every family is written whether it has a sample or not. What each means for an operator is in
+//! `docs/monitoring.md`.
+
+mod classes;
+mod general;
+mod replication;
+
+use super::Node;
+use super::report::Standing;
+use crate::exposition::Exposition;
+use crate::time::Now;
+
+impl<W> Node<W> {
+    /// All figures of this node.
+    pub fn metrics(&self, now: Now, out: &mut Exposition) {
+        general::write(self, now, out);
+        classes::write(self, now, out);
+        replication::write(&Standing::of(self, now), now, out);
+    }
+
+    /// Whether clients should be sent here; or in one line why not.
+    pub fn readiness(&self, now: Now) -> Result<(), String> {
+        Standing::of(self, now).readiness()
+    }
+}
+
+#[cfg(test)]
+mod tests;

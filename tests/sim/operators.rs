@@ -1,0 +1,107 @@
+//! What operators do meanwhile: they add nodes, remove and replace them.
+
+use rand::RngExt;
+use sessiond::replication::{Nodes, NodesChange};
+
+use super::world::{Event, MS, SECOND, World, name, place};
+
+/// Hosts that are there in case they are needed.
+pub(crate) const SPARE: usize = 2;
+/// Groups are not made smaller than this.
+const NODES_MIN: usize = 2;
+
+impl World {
+    /// Some changes, all of them while things go wrong.
+    pub(crate) fn plan_changes(&mut self) {
+        for _ in 0..self.rng.random_range(1..5) {
+            let at = self.rng.random_range(SECOND..6 * SECOND);
+            self.at(at, Event::Change);
+        }
+    }
+
+    /// The nodes of the group, as the newest view has them.
+    pub(crate) fn nodes(&self) -> Nodes {
+        let agreed = self.logs.newest().map(|view| view.nodes.clone());
+        agreed.unwrap_or_else(|| (0..self.seeds).map(|host| (name(host), place(host))).collect())
+    }
+
+    /// Whether that host is of the group, or about to be.
+    pub(crate) fn belongs(&self, slot: usize) -> bool {
+        self.expected[slot] || self.nodes().contains_key(&name(slot))
+    }
+
+    pub(crate) fn change(&mut self) -> Result<(), String> {
+        let nodes = self.nodes();
+        let spare: Vec<usize> =
+            (0..self.hosts).filter(|&slot| !nodes.contains_key(&name(slot))).collect();
+        let inside: Vec<usize> =
+            (0..self.hosts).filter(|&slot| nodes.contains_key(&name(slot))).collect();
+        let old = inside[self.rng.random_range(0..inside.len())];
+        // A host that was removed and still runs is not taken again.
+        let free = spare.iter().copied().find(|&slot| self.life_of(slot).is_none());
+        let change = match (free, self.rng.random_range(0..4)) {
+            (Some(new), 0 | 1) => NodesChange::Add(name(new), place(new).address),
+            (Some(new), 2) => NodesChange::Replace(name(old), name(new), place(new).address),
+            (None, 2) => {
+                let elsewhere = place(old + 100).address;
+                NodesChange::Replace(name(old), name(old), elsewhere)
+            }
+            _ if inside.len() > NODES_MIN => NodesChange::Remove(name(old)),
+            _ => return Ok(()),
+        };
+        let new = match &change {
+            NodesChange::Add(..) => free,
+            NodesChange::Replace(gone, new, _) if gone != new => free,
+            _ => None,
+        };
+        let Some(asked) = self.serving() else { return Ok(()) };
+        let (slot, reaches) = (self.alive[&asked].slot, self.reaches_of(asked));
+        let is_up = |of: &str| (0..reaches.len()).any(|host| *name(host) == *of && reaches[host]);
+        let mut answer = Err(String::new());
+        self.input(asked, |node, now, _| answer = node.change_nodes(&change, is_up, now))?;
+        self.tell(|| format!("n{slot} is asked to {change:?}: {answer:?}"));
+        if answer.is_err() {
+            self.summary.changes_refused += 1;
+            return Ok(());
+        }
+        if let Some(new) = new {
+            // It may be started before or after it is known.
+            self.expected[new] = true;
+            let soon = self.rng.random_range(MS..SECOND);
+            self.after(soon, Event::Boot(new));
+        }
+        Ok(())
+    }
+
+    fn serving(&mut self) -> Option<sessiond::replication::Incarnation> {
+        let serving = self
+            .alive
+            .iter()
+            .filter(|(_, process)| process.node.is_serving() && process.paused_until <= self.now);
+        let serving: Vec<_> = serving.map(|(&life, _)| life).collect();
+        (!serving.is_empty()).then(|| serving[self.rng.random_range(0..serving.len())])
+    }
+
+    fn reaches_of(&self, life: sessiond::replication::Incarnation) -> Vec<bool> {
+        self.reached_from(self.alive[&life].slot)
+    }
+
+    /// Whoever is of the group no more is stopped some time later, or forgotten.
+    pub(crate) fn retire(&mut self) {
+        for slot in 0..self.hosts {
+            let is_in = self.nodes().contains_key(&name(slot));
+            if is_in {
+                self.expected[slot] = false;
+            } else if !self.expected[slot]
+                && self.life_of(slot).is_some()
+                && !std::mem::replace(&mut self.retired[slot], true)
+            {
+                self.summary.removed_alive += 1;
+                if self.rng.random_ratio(2, 3) {
+                    let later = self.rng.random_range(MS..3 * SECOND);
+                    self.after(later, Event::Retire(slot));
+                }
+            }
+        }
+    }
+}
