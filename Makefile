@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo drill test check sim model nemesis parity conformance clients fuzz bench soak growth hitratio build help
+.PHONY: run demo drill test check sim model nemesis parity conformance clients certs fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -25,6 +25,9 @@ check: ## format, lints, the rules of the house, docs
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --test tidy
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+certs: ## a test authority and certificates for NAMES (web1 web2 web3) in DIR (target/certs), for DAYS (30)
+	@cargo run --quiet --locked --release --example certs -- $${DIR:-target/certs} $${DAYS:-30} $${NAMES:-web1 web2 web3}
 
 sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 	cargo test --locked --test sim promises -- --nocapture

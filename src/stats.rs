@@ -63,6 +63,62 @@ pub struct Gauges {
     pub cpu_system_us: Gauge,
 }
 
+/// Why somebody on the port for peers was not let in, or was not who should be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Its certificate is missing, or not good for what it says to be.
+    Certificate,
+    /// It does not know the secret.
+    Secret,
+    /// It is of another group, or has no place in this one.
+    Group,
+    /// It does not speak the protocol.
+    Garbage,
+    /// It took too long to say who it is.
+    Slow,
+    /// It went before it had said who it is.
+    Ended,
+    /// Too many were being asked who they are.
+    Crowded,
+}
+
+impl Refusal {
+    /// All of them, in the order that they are shown in.
+    pub const ALL: [Self; 7] = [
+        Self::Certificate,
+        Self::Secret,
+        Self::Group,
+        Self::Garbage,
+        Self::Slow,
+        Self::Ended,
+        Self::Crowded,
+    ];
+
+    /// For `stats`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Secret => "secret",
+            Self::Group => "group",
+            Self::Garbage => "garbage",
+            Self::Slow => "slow",
+            Self::Ended => "ended",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+/// How often that was.
+#[derive(Debug, Default)]
+pub struct Refusals([Counter; Refusal::ALL.len()]);
+
+impl Refusals {
+    /// The count of that reason.
+    pub fn of(&self, why: Refusal) -> &Counter {
+        &self.0[why as usize]
+    }
+}
+
 /// The buckets of `Waits`: each holds what took at most so many microseconds, and more than the
 /// one before. The last bound is the default of both timeouts.
 pub const WAIT_BOUNDS_US: [u64; 18] = [

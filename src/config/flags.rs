@@ -145,7 +145,21 @@ pub(super) struct Flags {
     /// ctl` changes it later.
     #[arg(long, value_name = "NAME=HOST:PORT,...", help_heading = "Group")]
     pub(super) peers: Option<String>,
-    /// Allow unencrypted links to peers that are not on this machine.
+    /// This node's certificate, for its node name, and those up to the authority's (PEM). With it
+    /// links are encrypted, and peers show theirs; SIGHUP reads all three files again.
+    #[arg(long, value_name = "FILE", help_heading = "Group")]
+    pub(super) peer_cert: Option<String>,
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE", help_heading = "Group")]
+    pub(super) peer_key: Option<String>,
+    /// The authorities that sign the group's certificates, and nothing else.
+    #[arg(long, value_name = "FILE", help_heading = "Group")]
+    pub(super) peer_ca: Option<String>,
+    /// A secret that all nodes share, where there are no certificates; a second line may hold the
+    /// one before it.
+    #[arg(long, value_name = "FILE", help_heading = "Group")]
+    pub(super) peer_secret_file: Option<String>,
+    /// Allow unencrypted links to peers that are not on this machine; needs --peer-secret-file.
     #[arg(long, help_heading = "Group")]
     pub(super) peer_plain: bool,
     /// Where this node remembers its group and its former lives; without it, a node that is

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use sessiond::replication::{NAME_MAX, NODES_MAX, Nodes, Place, Timing};
-use sessiond::server::PeerOptions;
+use sessiond::server::{CertificateFiles, PeerOptions, PeerSecurity, can_be_certified};
 
 use super::flags::Flags;
 
@@ -43,6 +43,10 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
             ("--state-dir", flags.state_dir.is_some()),
             ("--tie-breaker", flags.tie_breaker.is_some()),
             ("--witness", flags.witness),
+            ("--peer-cert", flags.peer_cert.is_some()),
+            ("--peer-key", flags.peer_key.is_some()),
+            ("--peer-ca", flags.peer_ca.is_some()),
+            ("--peer-secret-file", flags.peer_secret_file.is_some()),
         ];
         return match needs_peers.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(None),
@@ -54,12 +58,11 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
     let listen = flags.peer_listen.as_deref().ok_or("--peers needs --peer-listen HOST:PORT")?;
     let listen = socket_address("--peer-listen", listen)?;
     let mut peers = peers(list)?;
+    let security = security(flags)?;
     let all_here = peers.values().all(|address| address.ip().is_loopback());
-    if !(flags.peer_plain || all_here && listen.ip().is_loopback()) {
-        return Err(
-            "peer links are not encrypted: keep --peers and --peer-listen on 127.0.0.0/8, or accept it with --peer-plain"
-                .into(),
-        );
+    allow(&security, flags, all_here && listen.ip().is_loopback())?;
+    if matches!(security, PeerSecurity::Certificates(_)) {
+        check_names(peers.keys().map(|name| &**name).chain([me]))?;
     }
     peers.entry(me.into()).or_insert(listen);
     if peers.len() > NODES_MAX {
@@ -68,9 +71,10 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
     let options = PeerOptions {
         cluster: cluster.into(),
         listen,
-        keeps_to_loopback: !flags.peer_plain,
+        keeps_to_loopback: keeps_to_loopback(&security, flags),
         state_dir: flags.state_dir.as_deref().map(super::absolute),
         is_witness: flags.witness,
+        security,
     };
     Ok(Some(Group {
         nodes: nodes(flags, peers)?,
@@ -80,6 +84,62 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         isolated_reads: isolated_reads(flags)?,
         sync_rate: sync_rate(&flags.sync_rate)?,
     }))
+}
+
+/// How peers prove who they are.
+fn security(flags: &Flags) -> Result<PeerSecurity, String> {
+    let path = |path: &String| super::absolute(path);
+    match (&flags.peer_cert, &flags.peer_key, &flags.peer_ca, &flags.peer_secret_file) {
+        (None, None, None, None) => Ok(PeerSecurity::Open),
+        (None, None, None, Some(secret)) => Ok(PeerSecurity::Secret(path(secret))),
+        (Some(cert), Some(key), Some(ca), None) => {
+            let files = CertificateFiles { cert: path(cert), key: path(key), ca: path(ca) };
+            Ok(PeerSecurity::Certificates(files))
+        }
+        (Some(_), Some(_), Some(_), Some(_)) => {
+            Err("--peer-secret-file: certificates say who is who already; leave it out".into())
+        }
+        _ => Err("--peer-cert, --peer-key and --peer-ca: give all three of them".into()),
+    }
+}
+
+/// Off this machine, somebody else could say to be a peer.
+fn allow(security: &PeerSecurity, flags: &Flags, is_all_here: bool) -> Result<(), String> {
+    let why = match security {
+        PeerSecurity::Certificates(_) if flags.peer_plain => {
+            "--peer-plain: with --peer-cert links are encrypted; leave one of them out"
+        }
+        PeerSecurity::Secret(_) if !is_all_here && !flags.peer_plain => {
+            "--peer-secret-file: links are not encrypted with it; accept that with --peer-plain, or give --peer-cert, --peer-key and --peer-ca instead"
+        }
+        PeerSecurity::Open if !is_all_here && flags.peer_plain => {
+            "--peer-plain: off 127.0.0.0/8 peers need a secret too; give --peer-secret-file"
+        }
+        PeerSecurity::Open if !is_all_here => {
+            "peers off 127.0.0.0/8 must prove who they are: give --peer-cert, --peer-key and --peer-ca, or --peer-plain and --peer-secret-file"
+        }
+        _ => return Ok(()),
+    };
+    Err(why.into())
+}
+
+/// Whether a node that is added later has to be on this machine too.
+fn keeps_to_loopback(security: &PeerSecurity, flags: &Flags) -> bool {
+    match security {
+        PeerSecurity::Certificates(_) => false,
+        PeerSecurity::Secret(_) => !flags.peer_plain,
+        PeerSecurity::Open => true,
+    }
+}
+
+/// Certificates are for DNS names.
+fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    match names.find(|name| !can_be_certified(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "--peer-cert: a certificate can't be for a node named {name:?}; use letters, digits, dots and hyphens"
+        )),
+    }
 }
 
 /// All vote, or the one that breaks ties.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use sessiond::replication::Timing;
+use sessiond::server::PeerSecurity;
 
 use super::*;
 
@@ -27,6 +28,7 @@ fn addresses(line: &str) -> Vec<SocketAddr> {
 }
 
 const PEERS: &str = "--peers b=127.0.0.1:2,a=127.0.0.1:1,c=127.0.0.1:3";
+const CERTIFICATES: &str = "--peer-cert f --peer-key f --peer-ca f";
 const GROUP: &str = "--cluster c --node-name a --peer-listen 127.0.0.1:7001";
 
 #[test]
@@ -220,7 +222,14 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         ("--peers a=127.0.0.1:1", "--cluster"),
         (&format!("{GROUP} --peers 10.0.0.7"), "NAME=HOST:PORT"),
         (&format!("{GROUP} --peers a=127.0.0.1:1,a=127.0.0.1:2"), "twice"),
-        (&format!("{GROUP} --peers b=10.9.9.9:1"), "--peer-plain"),
+        (&format!("{GROUP} --peers b=10.9.9.9:1"), "--peer-plain and --peer-secret-file"),
+        (&format!("{GROUP} --peers b=10.9.9.9:1 --peer-plain"), "give --peer-secret-file"),
+        (&format!("{GROUP} --peers b=10.9.9.9:1 --peer-secret-file f"), "with --peer-plain"),
+        (&format!("{GROUP} {PEERS} --peer-cert f --peer-key f"), "all three"),
+        (&format!("{GROUP} {PEERS} {CERTIFICATES} --peer-plain"), "leave one of them out"),
+        (&format!("{GROUP} {PEERS} {CERTIFICATES} --peer-secret-file f"), "leave it out"),
+        (&format!("{GROUP} {CERTIFICATES} --peers a=127.0.0.1:1,b!=127.0.0.1:2"), "\"b!\""),
+        ("--peer-cert f", "--peer-cert needs --peers"),
         (&format!("{GROUP} {PEERS} --tie-breaker d"), "--tie-breaker d: no node"),
         (&format!("{GROUP} {PEERS} --last-man-standing on"), "refused or off"),
         (&format!("{GROUP} {PEERS} --suspect 10"), "50 to 10000"),
@@ -234,6 +243,18 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         let error = launch(&format!("sessiond {flags}")).unwrap_err();
         assert!(error.contains(says), "{flags}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn off_this_machine_peers_prove_who_they_are() {
+    for flags in [CERTIFICATES, "--peer-plain --peer-secret-file f"] {
+        let launch = launch(&format!("sessiond {GROUP} --peers b=10.9.9.9:1 {flags}"));
+        let peers = launch.unwrap().server.peers.unwrap();
+        assert!(!matches!(peers.security, PeerSecurity::Open), "{flags}");
+    }
+    for flags in ["", "--peer-plain", "--peer-secret-file f", CERTIFICATES] {
+        launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap();
     }
 }
 

@@ -201,3 +201,23 @@ async fn write_all(
 fn again(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&body);
+            // Behind a checksum that is right, nothing else protects the decoder.
+            let mut file = MAGIC.to_vec();
+            file.extend_from_slice(&FORMAT.to_le_bytes());
+            file.extend_from_slice(&xxh3_64(&body).to_le_bytes());
+            file.extend_from_slice(&body);
+            let _ = decode(&file);
+        }
+    }
+}

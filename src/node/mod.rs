@@ -46,7 +46,7 @@ use crate::replication::{
     Nodes, NodesChange, Outside, Pace, Rules, Timing, Todo, View, Violation,
 };
 use crate::settings::{Settings, Tuning};
-use crate::stats::{Counters, Gauges};
+use crate::stats::{Counters, Gauges, Refusals};
 use crate::store::{self, Budget, Segments, Sizes, Store};
 use crate::time::{Millis, Now};
 use crate::version::Epoch;
@@ -108,6 +108,7 @@ pub struct Node<W> {
     started: Now,
     counters: Vec<CachePadded<Counters>>,
     gauges: Gauges,
+    refusals: Refusals,
     /// What waits for each life of a peer; told every now and then.
     queues: Mutex<BTreeMap<Incarnation, Load>>,
     /// Who may log in, where that is needed.
@@ -181,6 +182,7 @@ impl<W> Node<W> {
             started: now,
             counters: (0..options.settings.workers).map(|_| CachePadded::default()).collect(),
             gauges: Gauges::default(),
+            refusals: Refusals::default(),
             queues: Mutex::default(),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
@@ -273,6 +275,11 @@ impl<W> Node<W> {
     /// What goes up and down.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// Peers that were not let in.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// So much waits for the peers at the moment.

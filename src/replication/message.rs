@@ -86,9 +86,21 @@ pub enum Message {
     Log(Bytes),
     /// So much of your session has come over.
     Received(Received),
+    /// Before a `Hello`, where a secret is shared: a number that makes this connection unlike others.
+    Challenge(Nonce),
+    /// After a `Hello` or `HelloOk`: that its sender knows the secret.
+    Proof(Proof),
     /// About one lane.
     Lane(u8, Epoch, LaneMessage),
 }
+
+/// A random number that is used once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonce(pub [u8; 32]);
+
+/// What only somebody who knows the secret can make of what was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof(pub [u8; 32]);
 
 /// Sent all the time, so that silence means something; also says what the others have to know of
 /// the sender, again and again, so that nothing of it needs to be sure to arrive.
@@ -295,6 +307,8 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::View(body) => frame(5, body, out),
         Message::Log(body) => frame(6, body, out),
         Message::Received(body) => frame(7, body, out),
+        Message::Challenge(body) => frame(8, body, out),
+        Message::Proof(body) => frame(9, body, out),
         Message::Lane(lane, epoch, message) => encode_lane(*lane, *epoch, message, out),
     }
 }
@@ -358,6 +372,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         5 => parse(body).map(Message::View),
         6 => parse(body).map(Message::Log),
         7 => parse(body).map(Message::Received),
+        8 => parse(body).map(Message::Challenge),
+        9 => parse(body).map(Message::Proof),
         32 => in_lane(body, LaneMessage::Fwd),
         33 => in_lane(body, LaneMessage::FwdDone),
         34 => in_lane(body, LaneMessage::Apply),
@@ -409,9 +425,108 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Change, Marks, StoreMode, Terms};
+    use crate::record::{Change, Direction, Fetched, Marks, Sight, StoreMode, Terms};
+    use crate::replication::{Member, Nodes, Place};
     use crate::time::Deadline;
     use crate::version::Versions;
+
+    fn nodes() -> Nodes {
+        let place =
+            |votes, is_given| Place { address: ([10, 0, 0, 1], 11212).into(), votes, is_given };
+        [("web1".into(), place(true, false)), ("web2".into(), place(false, true))].into()
+    }
+
+    fn hello(purpose: Purpose) -> Hello {
+        Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            cluster: "web".into(),
+            name: "web1".into(),
+            incarnation: Incarnation(u64::MAX),
+            roster: Roster { as_of: (Line { number: 1, random: 2 }, Epoch(300)), nodes: nodes() },
+            item_max: 1 << 20,
+            succeeds: vec![Incarnation(4)],
+            is_witness: false,
+            purpose,
+        }
+    }
+
+    /// Each kind of what a command can want, and of what comes of it, beside those in `samples`.
+    fn requests() -> Vec<Message> {
+        let deadline = Deadline::from_raw(1000);
+        let terms = Terms {
+            compare: None,
+            cas: Some(7),
+            vivify: Some(deadline),
+            touch: Some(deadline),
+            is_stale: true,
+            has_binary_key: true,
+        };
+        let value = Bytes::from_static(b"v");
+        let modes = [StoreMode::Add, StoreMode::Replace, StoreMode::Append, StoreMode::Prepend];
+        let store =
+            |mode| Mutation::Store { mode, flags: 300, deadline, terms, value: value.clone() };
+        let count = |direction| Mutation::Count { direction, delta: 1, initial: 300, terms };
+        let mut wanted: Vec<_> = modes.into_iter().map(store).collect();
+        wanted.extend([
+            Mutation::Delete { terms, empty: Some(1) },
+            count(Direction::Up),
+            count(Direction::Down),
+            Mutation::Touch { deadline },
+            Mutation::Fetch { terms, recache: deadline },
+            Mutation::Read,
+        ]);
+        let sight =
+            Sight { cas: 7, flags: 1, deadline, wins: true, idle_s: 300, ..Sight::default() };
+        let outcomes = [
+            Outcome::Exists,
+            Outcome::NotFound,
+            Outcome::Deleted,
+            Outcome::Touched,
+            Outcome::Number { value: 300, cas: 7, deadline },
+            Outcome::Item(Box::new(Fetched { sight, value: value.clone() })),
+            Outcome::Flushed,
+            Outcome::NotNumeric,
+            Outcome::NoMemory,
+        ];
+        let key = Bytes::from_static(b"key");
+        let asked = wanted.into_iter().map(|mutation| {
+            LaneMessage::Fwd(Fwd { counter: 300, done_up_to: 0, key: key.clone(), mutation })
+        });
+        let answered =
+            outcomes.map(|outcome| LaneMessage::FwdDone(FwdDone { counter: 300, outcome }));
+        let changes = [
+            Change::Meta { cas: 7, deadline, marks: Marks { is_won: true, ..Marks::default() } },
+            Change::Delete,
+        ];
+        let items = changes.map(|change| {
+            let record = Record { key: key.clone(), version: Version::from_raw(300), change };
+            LaneMessage::SnapChunk(vec![record])
+        });
+        let all = asked.chain(answered).chain(items);
+        all.map(|message| Message::Lane(0, Epoch(300), message)).collect()
+    }
+
+    fn view() -> View {
+        let member =
+            |name: &str, life| Member { name: name.into(), incarnation: Incarnation(life) };
+        View {
+            epoch: Epoch(300),
+            follows: Epoch(299),
+            line: Line { number: 1, random: 2 },
+            generation: Epoch(200),
+            nodes: nodes(),
+            members: vec![member("web1", 1), member("web2", 2)],
+            learners: vec![member("web3", 3)],
+            absent: vec![member("web4", 4)],
+            dead: vec![Incarnation(5)],
+            unsettled: vec![vec![Incarnation(1), Incarnation(6)]],
+            floor: Version::from_raw(300),
+            flush_at: Some(Millis(1000)),
+            flushed: [(Incarnation(1), 8)].into(),
+            cause: "web4 silent".into(),
+        }
+    }
 
     fn samples() -> Vec<Message> {
         let record = Record {
@@ -436,9 +551,13 @@ mod tests {
         };
         let lane = |message| Message::Lane(15, Epoch(3), message);
         vec![
+            Message::Hello(hello(Purpose::Control)),
+            Message::HelloOk(hello(Purpose::Data(Received { session: 300, up_to: 5 }))),
             Message::Refuse("another group".into()),
+            Message::Challenge(Nonce([7; 32])),
+            Message::Proof(Proof([8; 32])),
             Message::Received(Received { session: 7, up_to: u64::MAX }),
-            Message::View(Box::default()),
+            Message::View(Box::new(view())),
             Message::Log(Bytes::from_static(b"frame")),
             Message::Beat(Beat {
                 sent: Millis(7),
@@ -466,8 +585,17 @@ mod tests {
                 record: record.clone(),
                 answered: Some(answered.clone()),
             })),
+            lane(LaneMessage::FwdDone(FwdDone {
+                counter: 4,
+                outcome: Outcome::Stored { cas: 7, size: 9 },
+            })),
             lane(LaneMessage::AppliedUpTo(u64::MAX)),
+            lane(LaneMessage::CommitUpTo(300)),
             lane(LaneMessage::Activated),
+            lane(LaneMessage::SnapEnd(vec![answered.clone()])),
+            lane(LaneMessage::SnapAck),
+            lane(LaneMessage::Lost(vec![(record.key.clone(), record.version)])),
+            lane(LaneMessage::Bump(vec![record.key.clone()])),
             lane(LaneMessage::SnapDigests(vec![
                 Digest { items: 3, sum: u64::MAX },
                 Digest::default(),
@@ -499,6 +627,47 @@ mod tests {
             }
         }
         assert_eq!(seen, samples());
+    }
+
+    /// One a line: the frame, and what it means. What is recorded there must be read for ever.
+    const RECORDED: &str = include_str!("../../tests/frames/protocol-3.txt");
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+        digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn recorded_frames_mean_what_they_did() {
+        for line in RECORDED.lines() {
+            let (hex, meaning) = line.split_once(' ').unwrap();
+            match decode(&bytes(hex), 1 << 20) {
+                Ok(Frame::Message(_, message)) => assert_eq!(format!("{message:?}"), meaning),
+                other => panic!("{other:?}: {line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_message_is_recorded() {
+        let mut missing = String::new();
+        for sample in samples().into_iter().chain(requests()) {
+            let mut frame = Vec::new();
+            encode(&sample, &mut frame);
+            let line = format!("{} {sample:?}", hex(&frame));
+            if !RECORDED.lines().any(|recorded| recorded == line) {
+                missing = missing + &line + "\n";
+            }
+        }
+        assert!(missing.is_empty(), "not in tests/frames:\n{missing}");
+        for kind in (1..=9).chain(32..=45) {
+            let recorded = |line: &str| line.get(8..10) == Some(&hex(&[kind]));
+            assert!(RECORDED.lines().any(recorded), "no frame of type {kind}");
+        }
     }
 
     #[test]

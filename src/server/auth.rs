@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path) -> Result<Credentials, StartError> {
 /// let in, by a slip of the editor.
 pub(super) fn reload(node: &Node<Waiter>) {
     let Some(path) = &node.options().settings.auth_file else {
-        tracing::info!(signal = "SIGHUP", "nothing to read again: there is no -Y");
+        tracing::info!(signal = "SIGHUP", "no names and passwords to read again: there is no -Y");
         return;
     };
     match read(path) {

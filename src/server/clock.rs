@@ -7,6 +7,20 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::node::Node;
 use crate::time::{Millis, Now};
 
+/// Where a node's tasks get the time from: simulated runs bring their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Goes on through a suspend and never jumps.
+    pub local: fn() -> Millis,
+    /// Seconds since 1970.
+    pub wall_s: fn() -> i64,
+}
+
+impl Clock {
+    /// The operating system's.
+    pub(super) const SYSTEM: Self = Self { local, wall_s };
+}
+
 /// CLOCK_BOOTTIME, which goes on through a suspend and never jumps.
 pub(crate) fn local() -> Millis {
     let time = clock_gettime(ClockId::Boottime);

@@ -8,30 +8,36 @@
 //! decided here: the group tells it from beats. Here is only seen whether its process is there.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
-use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
+use super::channel::Channel;
 use super::courier::{Courier, Letter, Links, Waiter};
 use super::ctl;
 use super::data::Visitor;
-use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
+use super::door::Door;
+use super::frames::{self, BATCH_BYTES, End, Incoming};
+use super::guard::Guard;
+use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
+use super::net::{Net, Stream, Tcp};
 use super::orders::Orders;
 use super::views::{self, Log};
-use super::{PeerOptions, StartError, clock, new_runtime};
+use super::{PeerOptions, StartError, new_runtime};
 use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::message::{self, Message, Purpose};
 use crate::replication::{Hello, Incarnation, LogWish, Member};
+use crate::stats::Refusal;
 use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
@@ -43,30 +49,39 @@ const REDIAL_MIN_MS: u64 = 3;
 const TICK_MAX_MS: u64 = 25;
 
 /// What the thread needs.
-pub(super) struct Setup {
+pub(super) struct Setup<N: Net> {
+    pub(super) net: N,
+    pub(super) guard: Arc<Guard>,
     pub(super) peers: PeerOptions,
-    pub(super) socket: TcpSocket,
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
     /// The data of peers, for the thread of the links.
     pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
-    pub(super) visitors: UnboundedSender<Visitor>,
+    pub(super) visitors: UnboundedSender<Visitor<N::Stream>>,
     /// What operators want of the process.
     pub(super) orders: Arc<Orders>,
 }
 
 /// Starts the thread; returns when this node's part in the log of views works, and where that
 /// stands from then on.
-pub(super) fn start(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
+pub(super) fn start(
+    socket: TcpSocket,
+    setup: Setup<Tcp>,
+) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
     let body = move || {
         LocalSet::new().block_on(&runtime, async move {
-            match begin(setup).await {
-                Ok(status) => {
-                    let _ = report.send(Ok(status));
+            let address = setup.peers.listen;
+            let begun = match socket.listen(BACKLOG) {
+                Ok(listener) => begin(listener, setup).await,
+                Err(error) => Err(StartError::Bind(address, error)),
+            };
+            match begun {
+                Ok(control) => {
+                    let _ = report.send(Ok(control.log.membership().watch()));
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -83,20 +98,22 @@ pub(super) fn start(setup: Setup) -> Result<watch::Receiver<Status>, StartError>
     })
 }
 
-async fn begin(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
-    let Setup { peers, socket, node, links, queues, wishes, visitors, orders } = setup;
-    let address = peers.listen;
-    let listener = socket.listen(BACKLOG).map_err(|error| StartError::Bind(address, error))?;
+/// Starts all tasks of the control links, on the present `LocalSet`.
+pub(super) async fn begin<N: Net>(
+    listener: N::Listener,
+    setup: Setup<N>,
+) -> Result<Rc<Control<N>>, StartError> {
+    let Setup { net, guard, peers, node, links, queues, wishes, visitors, orders } = setup;
     let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
     let log = log.map_err(StartError::Membership)?;
-    let (is_witness, status) = (peers.is_witness, log.membership().watch());
+    let is_witness = peers.is_witness;
     let control = Rc::new(Control {
-        greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
         queues,
-        refusal_told: RefCell::default(),
         keeps_to_loopback: peers.keeps_to_loopback,
         connections: Cell::new(0),
+        door: Door::default(),
         is_witness,
         log,
         node,
@@ -126,26 +143,25 @@ async fn begin(setup: Setup) -> Result<watch::Receiver<Status>, StartError> {
     spawn_local(Rc::clone(&control).accept(listener, visitors));
     control.reach_all();
     spawn_local(Rc::clone(&control).compare_peers());
-    Ok(status)
+    Ok(control)
 }
 
 /// What the tasks of the thread share.
-pub(super) struct Control {
+pub(super) struct Control<N: Net> {
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
-    greeting: Greeting,
+    greeting: Greeting<N>,
     /// This node only votes: the node, which has the items and the group, is told nothing.
     pub(super) is_witness: bool,
     pub(super) log: Log,
     pub(super) orders: Arc<Orders>,
     peers: RefCell<Vec<Rc<Peer>>>,
     pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
-    /// Why somebody was refused last.
-    refusal_told: RefCell<String>,
     /// Nothing is sent off this machine.
     pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
+    door: Door,
 }
 
 /// Both directions to one peer.
@@ -160,7 +176,7 @@ struct Peer {
     is_up: Cell<bool>,
 }
 
-impl Control {
+impl<N: Net> Control<N> {
     pub(super) fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
@@ -184,7 +200,7 @@ impl Control {
         let mut courier = self.courier();
         loop {
             tick.tick().await;
-            self.node.tick_group(clock::now(&self.node), &mut courier);
+            self.node.tick_group(self.links.now(&self.node), &mut courier);
         }
     }
 
@@ -232,7 +248,7 @@ impl Control {
         if self.is_witness {
             return;
         }
-        let now = clock::now(&self.node);
+        let now = self.links.now(&self.node);
         if hello.is_witness {
             return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
         }
@@ -245,12 +261,12 @@ impl Control {
     /// Keeps a connection to the peer, for ever.
     pub(super) async fn reach(self: Rc<Self>, peer: usize, mut queue: UnboundedReceiver<Letter>) {
         let mut courier = self.courier();
-        let mut told = String::new();
+        let mut told = Reasons::default();
         let mut redial_ms = REDIAL_MIN_MS;
         let mut wanted = self.links.address(peer);
         loop {
             let address = until_wanted(&mut wanted).await;
-            let (since, mut pause_ms) = (clock::local(), redial_ms);
+            let (since, mut pause_ms) = (self.links.local(), redial_ms);
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -270,11 +286,11 @@ impl Control {
                     if matches!(error, NoLink::Nobody) {
                         self.refused(peer, &mut courier);
                     }
-                    // Once per reason: a peer that is away would fill the log.
-                    let reason = error.to_string();
-                    if reason != told {
+                    if let NoLink::NotAPeer(why, _) = &error {
+                        self.node.refusals().of(*why).add(1);
+                    }
+                    if let Some(reason) = told.news(&error) {
                         tracing::info!(peer = self.name(peer), %address, reason, "cannot reach peer");
-                        told = reason;
                     }
                 }
             }
@@ -289,7 +305,7 @@ impl Control {
         let ended = self.peer(peer).ended.get();
         let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
         if !self.is_witness {
-            self.node.refused(self.name(peer), has_ended, clock::now(&self.node), courier);
+            self.node.refused(self.name(peer), has_ended, self.links.now(&self.node), courier);
         } else if has_ended {
             self.log.membership().peer_dead(self.name(peer));
         }
@@ -297,7 +313,7 @@ impl Control {
 
     /// Whatever did not work for long is not tried again at once, unless there is news.
     async fn pause(&self, peer: usize, since: Millis, pause_ms: u64) {
-        let pause_ms = pause_ms.saturating_sub(clock::local().since(since));
+        let pause_ms = pause_ms.saturating_sub(self.links.local().since(since));
         if pause_ms > 0 {
             tokio::select! {
                 () = sleep(Duration::from_millis(pause_ms)) => {}
@@ -310,7 +326,7 @@ impl Control {
     async fn talk(
         &self,
         peer: usize,
-        mut stream: TcpStream,
+        mut stream: Channel<N::Stream>,
         life: Incarnation,
         queue: &mut UnboundedReceiver<Letter>,
     ) -> End {
@@ -334,21 +350,28 @@ impl Control {
                     Err(error) => End::Failed(error),
                 },
             }
-            match timeout(SILENCE_MAX, stream.write_all(&batch)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return End::Failed(error),
-                Err(_) => return End::Silent,
+            if let Err(end) = frames::send(&mut stream, &batch).await {
+                return end;
             }
         }
     }
 
     // The connection that the peer dials.
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, visitors: UnboundedSender<Visitor>) {
+    async fn accept(
+        self: Rc<Self>,
+        listener: N::Listener,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
+    ) {
         loop {
-            match listener.accept().await {
+            match self.greeting.net.accept(&listener).await {
                 Ok((stream, address)) => {
-                    spawn_local(Rc::clone(&self).welcome(stream, address, visitors.clone()));
+                    let number = self.door.number();
+                    let visitor = Rc::clone(&self).ask(number, stream, address, visitors.clone());
+                    let task = spawn_local(visitor).abort_handle();
+                    if let Some(address) = self.door.enter(number, address, task) {
+                        self.refuse(address, Refusal::Crowded, "others are waiting too");
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer");
@@ -358,52 +381,66 @@ impl Control {
         }
     }
 
-    /// Once per reason: who is refused comes back every second.
-    fn tell_refusal(&self, address: SocketAddr, reason: &str) {
-        if *self.refusal_told.borrow() != *reason {
-            tracing::warn!(%address, reason, "peer refused");
-            self.refusal_told.replace(reason.into());
+    /// Asks somebody who has dialed who it is.
+    async fn ask(
+        self: Rc<Self>,
+        number: u64,
+        stream: N::Stream,
+        address: SocketAddr,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
+    ) {
+        let heard = handshake::hear(stream, &self.greeting).await;
+        self.door.leave(number);
+        match heard {
+            Ok(heard) => self.welcome(heard, address, visitors).await,
+            Err(error) => match error.refusal() {
+                Some(why) => self.refuse(address, why, &error),
+                None => tracing::debug!(%address, %error, "connection lost"),
+            },
         }
     }
 
+    fn refuse(&self, address: SocketAddr, why: Refusal, reason: impl Display) {
+        let now = self.links.local();
+        let counts = self.node.refusals();
+        if let Some(untold) = self.door.refuse(address.ip(), why, counts, now) {
+            tracing::warn!(%address, %reason, untold, "peer refused");
+        }
+    }
+
+    /// Somebody belongs here, and has proven it.
     async fn welcome(
         self: Rc<Self>,
-        mut stream: TcpStream,
+        mut heard: Heard<N::Stream>,
         address: SocketAddr,
-        visitors: UnboundedSender<Visitor>,
+        visitors: UnboundedSender<Visitor<N::Stream>>,
     ) {
-        let (peer, hello) = match handshake::hear(&mut stream, &self.greeting).await {
-            Ok(heard) => heard,
-            Err(error) => {
-                self.tell_refusal(address, &error.to_string());
-                return;
-            }
-        };
-        if let Purpose::Data(position) = hello.purpose {
+        if let Purpose::Data(position) = heard.hello.purpose {
             if self.is_witness {
-                let _ = handshake::refuse(&mut stream, "a witness holds no data").await;
+                let _ = handshake::refuse(&mut heard, "a witness holds no data").await;
                 return;
             }
-            self.links.meet(peer, hello.incarnation);
-            match stream.into_std() {
-                Ok(stream) => drop(visitors.send(Visitor { peer, hello, position, stream })),
+            self.links.meet(heard.peer, heard.hello.incarnation);
+            match heard.channel.leave() {
+                Ok(()) => drop(visitors.send(Visitor { heard, position })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
             }
             return;
         }
-        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Control).await;
+        let said = handshake::welcome(&mut heard, &self.greeting, Purpose::Control).await;
         if let Err(error) = said {
             tracing::debug!(%address, %error, "incoming control link ended");
             return;
         }
-        let reader = spawn_local(Rc::clone(&self).listen(peer, hello, stream));
+        let Heard { peer, hello, channel, .. } = heard;
+        let reader = spawn_local(Rc::clone(&self).listen(peer, hello, channel));
         if let Some(older) = self.peer(peer).reader.replace(Some(reader.abort_handle())) {
             older.abort();
         }
     }
 
     /// Listens until the connection ends, is silent for too long, or says something wrong.
-    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: TcpStream) {
+    async fn listen(self: Rc<Self>, peer: usize, hello: Hello, stream: Channel<N::Stream>) {
         let (life, mut courier) = (hello.incarnation, self.courier());
         let connection = self.connections.get() + 1;
         self.connections.set(connection);
@@ -449,7 +486,7 @@ impl Control {
                 Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
                 Message::Beat(_) | Message::View(_) if self.is_witness => {}
                 Message::Beat(_) | Message::View(_) => {
-                    let now = clock::now(&self.node);
+                    let now = self.links.now(&self.node);
                     let heard = self.node.receive(life, message, now, courier);
                     heard.map_err(|violation| End::Wrong(violation.0))?;
                 }

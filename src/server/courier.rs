@@ -11,14 +11,14 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::clock;
-use crate::node::Host;
+use super::clock::Clock;
+use crate::node::{Host, Node};
 use crate::record::Outcome;
 use crate::replication::{Incarnation, LogWish, Message, Outside, Roster};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 
 /// How a client's task learns the outcome of its command.
-pub(crate) type Waiter = oneshot::Sender<Outcome>;
+pub type Waiter = oneshot::Sender<Outcome>;
 
 /// What waits to be sent, and to which life of the peer.
 pub(crate) type Letter = (Incarnation, Message);
@@ -32,6 +32,7 @@ pub(crate) struct Links {
     first: OnceLock<Box<Link>>,
     log: UnboundedSender<LogWish>,
     roster: watch::Sender<Roster>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -65,9 +66,10 @@ pub(crate) struct Ends {
 
 impl Links {
     /// Nobody is known yet but by name.
-    pub(crate) fn new(roster: Roster) -> (Self, UnboundedReceiver<LogWish>) {
+    pub(crate) fn new(roster: Roster, clock: Clock) -> (Self, UnboundedReceiver<LogWish>) {
         let (log, wishes) = mpsc::unbounded_channel();
-        (Self { first: OnceLock::new(), log, roster: watch::Sender::new(roster) }, wishes)
+        let roster = watch::Sender::new(roster);
+        (Self { first: OnceLock::new(), log, roster, clock }, wishes)
     }
 
     /// Queues to a peer of that name, which was never met. To be called by one thread only, which
@@ -163,6 +165,16 @@ impl Links {
         let _ = self.log.send(wish);
     }
 
+    /// The time on this node.
+    pub(crate) fn local(&self) -> Millis {
+        (self.clock.local)()
+    }
+
+    /// The present instant, as the node sees it.
+    pub(crate) fn now<W>(&self, node: &Node<W>) -> Now {
+        node.now(self.local(), (self.clock.wall_s)())
+    }
+
     /// A connection shows that this is the present life of that peer.
     pub(crate) fn meet(&self, peer: usize, life: Incarnation) {
         if self.link(peer).life.swap(life.0, Ordering::AcqRel) != life.0 {
@@ -223,7 +235,7 @@ impl Links {
 
 /// The outside of a node, as one task sees it.
 #[derive(Debug)]
-pub(crate) struct Courier {
+pub struct Courier {
     links: Arc<Links>,
     waiting: Option<oneshot::Receiver<Outcome>>,
 }
@@ -235,7 +247,7 @@ impl Courier {
     }
 
     /// Where the outcome of the pending command will arrive.
-    pub(crate) fn take_waiting(&mut self) -> Option<oneshot::Receiver<Outcome>> {
+    pub fn take_waiting(&mut self) -> Option<oneshot::Receiver<Outcome>> {
         self.waiting.take()
     }
 }
@@ -259,7 +271,7 @@ impl Outside<Waiter> for Courier {
     }
 
     fn local_time(&self) -> Millis {
-        clock::local()
+        self.links.local()
     }
 }
 

@@ -7,27 +7,30 @@
 //! time.
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpStream as PlainTcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
-use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
+use super::channel::Channel;
 use super::control::until_wanted;
 use super::courier::{Courier, Letter, Links, Waiter};
-use super::frames::{BATCH_BYTES, End, Incoming, SILENCE_MAX};
-use super::handshake::{self, Greeting, NoLink, REDIAL_MS};
+use super::frames::{self, BATCH_BYTES, End, Incoming};
+use super::guard::Guard;
+use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
+use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
 use crate::replication::message::{self, Message, Purpose, Received};
 use crate::replication::{Hello, Incarnation};
+use crate::time::Millis;
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
@@ -46,29 +49,29 @@ const WAITING_BYTES: usize = 64 << 20;
 const WAITING_ITEMS: usize = 16;
 
 /// A connection that was accepted on the thread of the control links.
-pub(super) struct Visitor {
-    pub(super) peer: usize,
-    pub(super) hello: Hello,
+pub(super) struct Visitor<S> {
+    pub(super) heard: Heard<S>,
     pub(super) position: Received,
-    pub(super) stream: PlainTcpStream,
 }
 
 /// What the thread needs beside the node.
-pub(super) struct Group {
+pub(super) struct Group<N: Net> {
+    pub(super) net: N,
+    pub(super) guard: Arc<Guard>,
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
     /// What waits for each peer: as there are more of them, more come.
     pub(super) queues: UnboundedReceiver<(usize, UnboundedReceiver<Letter>)>,
-    pub(super) visitors: UnboundedReceiver<Visitor>,
+    pub(super) visitors: UnboundedReceiver<Visitor<N::Stream>>,
 }
 
 /// Where accepted connections are passed on.
-pub(super) fn visitors() -> (UnboundedSender<Visitor>, UnboundedReceiver<Visitor>) {
+pub(super) fn visitors<S>() -> (UnboundedSender<Visitor<S>>, UnboundedReceiver<Visitor<S>>) {
     unbounded_channel()
 }
 
 /// Starts the thread.
-pub(super) fn start(node: Arc<Node<Waiter>>, group: Group) -> Result<(), StartError> {
+pub(super) fn start(node: Arc<Node<Waiter>>, group: Group<Tcp>) -> Result<(), StartError> {
     let runtime = new_runtime()?;
     let body = move || LocalSet::new().block_on(&runtime, run(node, group));
     thread::Builder::new()
@@ -105,10 +108,11 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-async fn run(node: Arc<Node<Waiter>>, group: Group) {
-    let Group { peers, links, mut queues, mut visitors } = group;
+/// All tasks of the data links, on the present `LocalSet`, for ever.
+pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
+    let Group { net, guard, peers, links, mut queues, mut visitors } = group;
     let data = Rc::new(Data {
-        greeting: Greeting::new(&peers, Arc::clone(&node), Arc::clone(&links)),
+        greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
         node,
         links,
@@ -124,22 +128,22 @@ async fn run(node: Arc<Node<Waiter>>, group: Group) {
             }
             Some(visitor) = visitors.recv() => data.admit(visitor),
             _ = tick.tick() => {
-                data.node.tick_shards(clock::now(&data.node), &mut courier);
+                data.node.tick_shards(data.links.now(&data.node), &mut courier);
                 clock::note_cpu_time(&data.node);
                 data.note_queues();
             }
             _ = sync_tick.tick(), if data.node.is_syncing() => {
-                data.node.sync(clock::now(&data.node), &mut courier);
+                data.node.sync(data.links.now(&data.node), &mut courier);
             }
         }
     }
 }
 
 /// What the tasks of the thread share.
-struct Data {
+struct Data<N: Net> {
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
-    greeting: Greeting,
+    greeting: Greeting<N>,
     peers: RefCell<Vec<Rc<Peer>>>,
 }
 
@@ -154,10 +158,10 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(node: &Node<Waiter>) -> Self {
+    fn new(node: &Node<Waiter>, now: Millis) -> Self {
         Self {
             life: Cell::new(None),
-            outbox: RefCell::new(new_outbox(node)),
+            outbox: RefCell::new(new_outbox(node, now)),
             inbox: RefCell::default(),
             reader: RefCell::default(),
             tell: Notify::new(),
@@ -166,12 +170,12 @@ impl Peer {
 }
 
 /// The time makes its number higher than that of any former session.
-fn new_outbox(node: &Node<Waiter>) -> Outbox {
+fn new_outbox(node: &Node<Waiter>, now: Millis) -> Outbox {
     let items = WAITING_ITEMS.saturating_mul(node.options().settings.item_max);
-    Outbox::new(clock::local().0.max(1), items.max(WAITING_BYTES))
+    Outbox::new(now.0.max(1), items.max(WAITING_BYTES))
 }
 
-impl Data {
+impl<N: Net> Data<N> {
     fn courier(&self) -> Courier {
         Courier::new(Arc::clone(&self.links))
     }
@@ -183,7 +187,7 @@ impl Data {
     fn peer(&self, peer: usize) -> Rc<Peer> {
         let mut peers = self.peers.borrow_mut();
         while peers.len() <= peer {
-            peers.push(Rc::new(Peer::new(&self.node)));
+            peers.push(Rc::new(Peer::new(&self.node, self.links.local())));
         }
         Rc::clone(&peers[peer])
     }
@@ -193,7 +197,7 @@ impl Data {
         let state = self.peer(peer);
         match state.life.replace(Some(life)) {
             Some(former) if former != life => {
-                state.outbox.replace(new_outbox(&self.node));
+                state.outbox.replace(new_outbox(&self.node, self.links.local()));
                 state.inbox.take();
                 if let Some(reader) = state.reader.take() {
                     reader.abort();
@@ -227,30 +231,23 @@ impl Data {
     }
 
     /// A peer wants to speak.
-    fn admit(self: &Rc<Self>, visitor: Visitor) {
-        let Visitor { peer, hello, position, stream } = visitor;
-        let stream = match TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(peer = self.name(peer), %error, "connection lost");
-                return;
-            }
-        };
-        self.turn_to(peer, hello.incarnation);
-        let reader = spawn_local(Rc::clone(self).listen(peer, hello, position.session, stream));
+    fn admit(self: &Rc<Self>, visitor: Visitor<N::Stream>) {
+        let Visitor { mut heard, position } = visitor;
+        let peer = heard.peer;
+        if let Err(error) = heard.channel.join() {
+            tracing::warn!(peer = self.name(peer), %error, "connection lost");
+            return;
+        }
+        self.turn_to(peer, heard.hello.incarnation);
+        let reader = spawn_local(Rc::clone(self).listen(heard, position.session));
         let older = self.peer(peer).reader.replace(Some(reader.abort_handle()));
         if let Some(older) = older {
             older.abort();
         }
     }
 
-    async fn listen(
-        self: Rc<Self>,
-        peer: usize,
-        hello: Hello,
-        session: u64,
-        mut stream: TcpStream,
-    ) {
+    async fn listen(self: Rc<Self>, mut heard: Heard<N::Stream>, session: u64) {
+        let (peer, life) = (heard.peer, heard.hello.incarnation);
         let name = self.name(peer);
         let position = match self.peer(peer).inbox.borrow_mut().open(session) {
             Opened::After(position) => position,
@@ -260,14 +257,14 @@ impl Data {
             }
             Opened::Stale => return,
         };
-        let said = handshake::welcome(&mut stream, &self.greeting, Purpose::Data(position)).await;
+        let said = handshake::welcome(&mut heard, &self.greeting, Purpose::Data(position)).await;
         if let Err(error) = said {
             tracing::debug!(peer = name, %error, "incoming link ended");
             return;
         }
         let mut courier = self.courier();
-        let incoming = Incoming::new(stream, self.greeting.frame_max());
-        let end = self.hear(peer, hello.incarnation, position, incoming, &mut courier).await;
+        let incoming = Incoming::new(heard.channel, self.greeting.frame_max());
+        let end = self.hear(peer, life, position, incoming, &mut courier).await;
         match end {
             End::Bad(_) | End::Wrong(_) => {
                 tracing::error!(peer = name, reason = %end, "link dropped");
@@ -282,7 +279,7 @@ impl Data {
         peer: usize,
         life: Incarnation,
         Received { session, mut up_to }: Received,
-        mut incoming: Incoming,
+        mut incoming: Incoming<Channel<N::Stream>>,
         courier: &mut Courier,
     ) -> End {
         let state = self.peer(peer);
@@ -306,7 +303,7 @@ impl Data {
                             Ok(false) => continue,
                             Err(_) => return End::Wrong("a message is missing"),
                         }
-                        let now = clock::now(&self.node);
+                        let now = self.links.now(&self.node);
                         if let Err(rule) = self.node.receive(life, message, now, courier) {
                             return End::Wrong(rule.0);
                         }
@@ -323,8 +320,8 @@ impl Data {
 }
 
 /// Keeps one outgoing connection alive and sends what waits for the peer.
-struct Dialer {
-    data: Rc<Data>,
+struct Dialer<N: Net> {
+    data: Rc<Data<N>>,
     peer: usize,
     address: watch::Receiver<Option<SocketAddr>>,
     queue: UnboundedReceiver<Letter>,
@@ -332,13 +329,13 @@ struct Dialer {
     spoke: u64,
 }
 
-impl Dialer {
+impl<N: Net> Dialer<N> {
     async fn run(mut self) {
         let data = Rc::clone(&self.data);
-        let mut told = String::new();
+        let mut told = Reasons::default();
         loop {
             let address = self.until_wanted().await;
-            let (since, mut pause_ms) = (clock::local(), REDIAL_MS);
+            let (since, mut pause_ms) = (data.links.local(), REDIAL_MS);
             let position = data.peer(self.peer).outbox.borrow().position();
             let purpose = Purpose::Data(position);
             let dial = handshake::dial(address, self.peer, &data.greeting, purpose);
@@ -358,14 +355,12 @@ impl Dialer {
                 Err(NoLink::Nobody) => {}
                 Err(error) => {
                     pause_ms = error.pause_ms(REDIAL_MS);
-                    let reason = error.to_string();
-                    if reason != told {
+                    if let Some(reason) = told.news(&error) {
                         tracing::info!(peer = data.name(self.peer), reason, "no link of data");
-                        told = reason;
                     }
                 }
             }
-            let pause_ms = pause_ms.saturating_sub(clock::local().since(since));
+            let pause_ms = pause_ms.saturating_sub(data.links.local().since(since));
             if pause_ms > 0 {
                 let peer = self.peer;
                 let pause = async {
@@ -418,7 +413,12 @@ impl Dialer {
     }
 
     /// Sends until the connection ends. The peer says nothing here, so reading only finds the end.
-    async fn talk(&mut self, mut stream: TcpStream, life: Incarnation, session: u64) -> End {
+    async fn talk(
+        &mut self,
+        mut stream: Channel<N::Stream>,
+        life: Incarnation,
+        session: u64,
+    ) -> End {
         let data = Rc::clone(&self.data);
         let state = data.peer(self.peer);
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
@@ -437,12 +437,10 @@ impl Dialer {
             }
             is_time = false;
             if !batch.is_empty() {
-                match self.meanwhile(timeout(SILENCE_MAX, stream.write_all(&batch))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return End::Failed(error),
-                    Err(_) => return End::Silent,
+                if let Err(end) = self.meanwhile(frames::send(&mut stream, &batch)).await {
+                    return end;
                 }
-                self.spoke = clock::local().0;
+                self.spoke = data.links.local().0;
                 continue;
             }
             tokio::select! {
@@ -483,7 +481,7 @@ impl Dialer {
     fn tell(&self, batch: &mut Vec<u8>) {
         let state = self.data.peer(self.peer);
         let mut inbox = state.inbox.borrow_mut();
-        let is_quiet = clock::local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
+        let is_quiet = self.data.links.local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
         let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
         if let Some(received) = received {
             message::encode(&Message::Received(received), batch);

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, timeout};
 
+use super::net::Stream;
 use crate::replication::message::{self, BadFrame, Frame, Message};
 
 /// A peer that is alive says something far more often: beats every 50 ms, data every 500 ms.
@@ -37,15 +37,28 @@ impl std::fmt::Display for End {
     }
 }
 
+/// Sends what was collected.
+pub(super) async fn send(stream: &mut impl Stream, batch: &[u8]) -> Result<(), End> {
+    let sent = async {
+        stream.write_all(batch).await?;
+        // TLS may keep some of it back.
+        stream.flush().await
+    };
+    match timeout(SILENCE_MAX, sent).await {
+        Ok(sent) => sent.map_err(End::Failed),
+        Err(_) => Err(End::Silent),
+    }
+}
+
 /// An accepted connection.
-pub(super) struct Incoming {
-    stream: TcpStream,
+pub(super) struct Incoming<S> {
+    stream: S,
     input: Vec<u8>,
     frame_max: usize,
 }
 
-impl Incoming {
-    pub(super) fn new(stream: TcpStream, frame_max: usize) -> Self {
+impl<S: Stream> Incoming<S> {
+    pub(super) fn new(stream: S, frame_max: usize) -> Self {
         Self { stream, input: Vec::with_capacity(BATCH_BYTES), frame_max }
     }
 

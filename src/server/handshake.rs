@@ -1,37 +1,46 @@
-//! The first words on a connection between nodes: who are you, and do we belong together?
+//! The first words on a connection between nodes: who are you, can you prove it, and do we belong
+//! together?
+//!
+//! Nothing that was not proven, by whatever `guard.rs` asks for, leaves this file but as a refusal.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use super::PeerOptions;
+use super::certificates;
+use super::channel::Channel;
 use super::courier::{Links, Waiter};
+use super::guard::{Guard, Means};
+use super::net::{Net, Stream};
+use super::secret::{self, Side, Talk};
 use crate::node::Node;
 use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
 use crate::replication::{Hello, LogWish, names};
+use crate::stats::Refusal;
 
 /// Both sides have to have said who they are by then.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
-/// A connection ends when what was sent is not acknowledged by the other host for so long; without
-/// it, the kernel goes on trying for minutes.
-const UNHEARD_MAX_MS: u32 = 2000;
 /// Between two attempts to reach a peer; the first one after a connection's end is made at once.
 pub(super) const REDIAL_MS: u64 = 100;
 /// The same where somebody is there who does not want it: a node that was removed, or not added yet.
 /// When there is news, it is dialed from there.
 const UNWANTED_MS: u64 = 1000;
+/// That a peer can't be reached is told with so many reasons, until it is.
+const REASONS_MAX: usize = 8;
 /// The longest frame before the peer is known.
 const HELLO_MAX: usize = 2048;
 /// What a frame may have around a largest item: the items before it in its chunk, and headers.
 const FRAME_BESIDE: usize = 1 << 20;
 
 /// What this node says of itself, and whom it expects.
-pub(super) struct Greeting {
+pub(super) struct Greeting<N> {
+    /// How it gets there.
+    pub(super) net: N,
+    guard: Arc<Guard>,
     cluster: Box<str>,
     node: Arc<Node<Waiter>>,
     links: Arc<Links>,
@@ -45,8 +54,24 @@ pub(super) enum NoLink {
     Nobody,
     Io(io::Error),
     Slow,
-    NotAPeer(String),
+    /// It went before it had said who it is.
+    Ended,
+    /// This node refuses it.
+    NotAPeer(Refusal, String),
+    /// It refuses this node.
     Refused(Box<str>),
+}
+
+impl NoLink {
+    /// Whether this node has refused the other side, and why.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::NotAPeer(why, _) => Some(*why),
+            Self::Slow => Some(Refusal::Slow),
+            Self::Ended => Some(Refusal::Ended),
+            Self::Nobody | Self::Io(_) | Self::Refused(_) => None,
+        }
+    }
 }
 
 impl std::fmt::Display for NoLink {
@@ -55,9 +80,33 @@ impl std::fmt::Display for NoLink {
             Self::Nobody => write!(f, "connection refused"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Slow => write!(f, "no answer within {} ms", HANDSHAKE_MAX.as_millis()),
-            Self::NotAPeer(why) => write!(f, "{why}"),
-            Self::Refused(why) => write!(f, "refused by the peer: {why}"),
+            Self::Ended => write!(f, "it went before it had said who it is"),
+            Self::NotAPeer(_, why) => write!(f, "{why}"),
+            // Its words: whoever it is, they are not to look like lines of this log.
+            Self::Refused(why) => write!(f, "refused by the peer: {}", why.escape_debug()),
         }
+    }
+}
+
+/// Why a peer could not be reached, since it was last: some of it in that peer's own words, so it is
+/// not said again and again.
+#[derive(Default)]
+pub(super) struct Reasons(Vec<String>);
+
+impl Reasons {
+    /// It was reached.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The reason, if the log should hear of it.
+    pub(super) fn news(&mut self, why: &NoLink) -> Option<String> {
+        let reason = why.to_string();
+        if self.0.len() >= REASONS_MAX || self.0.contains(&reason) {
+            return None;
+        }
+        self.0.push(reason.clone());
+        Some(reason)
     }
 }
 
@@ -70,13 +119,41 @@ impl NoLink {
 
 impl From<io::Error> for NoLink {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(tls) => Self::from(tls),
+            None => match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => Self::Ended,
+                _ => Self::Io(error),
+            },
+        }
     }
 }
 
-impl Greeting {
-    pub(super) fn new(peers: &PeerOptions, node: Arc<Node<Waiter>>, links: Arc<Links>) -> Self {
-        Self { cluster: peers.cluster.clone(), node, links, is_witness: peers.is_witness }
+impl From<&rustls::Error> for NoLink {
+    fn from(error: &rustls::Error) -> Self {
+        use rustls::Error;
+        let why = match error {
+            Error::AlertReceived(_) => return Self::Refused(error.to_string().into()),
+            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Refusal::Certificate,
+            _ => Refusal::Garbage,
+        };
+        Self::NotAPeer(why, format!("TLS: {error}"))
+    }
+}
+
+impl<N: Net> Greeting<N> {
+    pub(super) fn new(
+        net: N,
+        guard: Arc<Guard>,
+        peers: &PeerOptions,
+        node: Arc<Node<Waiter>>,
+        links: Arc<Links>,
+    ) -> Self {
+        let (cluster, is_witness) = (peers.cluster.clone(), peers.is_witness);
+        Self { net, guard, cluster, node, links, is_witness }
     }
 
     /// The longest frame that a peer may send.
@@ -154,77 +231,208 @@ impl Greeting {
 }
 
 /// Dials a peer, says what for, and hears who it is.
-pub(super) async fn dial(
+pub(super) async fn dial<N: Net>(
     address: SocketAddr,
     peer: usize,
-    greeting: &Greeting,
+    greeting: &Greeting<N>,
     purpose: Purpose,
-) -> Result<(TcpStream, Hello), NoLink> {
+) -> Result<(Channel<N::Stream>, Hello), NoLink> {
     let talk = async {
-        let mut stream = match TcpStream::connect(address).await {
+        let stream = match greeting.net.dial(address).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(NoLink::Nobody);
             }
             connected => connected?,
         };
-        stream.set_nodelay(true)?;
-        set_tcp_user_timeout(&stream, UNHEARD_MAX_MS).map_err(io::Error::from)?;
-        say(&mut stream, &Message::Hello(greeting.hello(purpose))).await?;
-        match listen(&mut stream).await? {
-            Message::HelloOk(hello) => match greeting.check(&hello) {
-                Ok(found) if found == peer => Ok((stream, hello)),
-                Ok(_) => Err(NoLink::NotAPeer(format!("{:?} answers at its address", hello.name))),
-                Err(why) => Err(NoLink::NotAPeer(why)),
-            },
-            Message::Refuse(why) => Err(NoLink::Refused(why)),
-            _ => Err(NoLink::NotAPeer("it does not introduce itself".into())),
+        let expected = greeting.links.name(peer);
+        let means = greeting.guard.means();
+        let mut channel = match &means {
+            Means::Certificates(identity) => identity.dial(stream, expected).await?,
+            Means::Open | Means::Secret(_) => Channel::Plain(stream),
+        };
+        let mut talk = challenge(&mut channel, means, Side::Dialer).await?;
+        let hello = Message::Hello(greeting.hello(purpose));
+        say_proven(&mut channel, &hello, &mut talk, Side::Dialer).await?;
+        let answer = listen(&mut channel).await?;
+        if matches!(answer, Message::HelloOk(_)) {
+            check_proof(&mut channel, &answer, &mut talk, Side::Host).await?;
+        }
+        let hello = match answer {
+            Message::HelloOk(hello) => hello,
+            Message::Refuse(why) => return Err(NoLink::Refused(why)),
+            _ => return Err(no_introduction()),
+        };
+        check_certificate(&channel, &hello.name)?;
+        match greeting.check(&hello) {
+            Ok(found) if found == peer => Ok((channel, hello)),
+            Ok(_) => {
+                let why = format!("{:?} answers at its address", hello.name);
+                Err(NoLink::NotAPeer(Refusal::Group, why))
+            }
+            Err(why) => Err(NoLink::NotAPeer(Refusal::Group, why)),
         }
     };
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
+}
+
+/// Somebody who has dialed, and waits for an answer.
+pub(super) struct Heard<S> {
+    pub(super) peer: usize,
+    pub(super) hello: Hello,
+    pub(super) channel: Channel<S>,
+    talk: Option<Talk>,
 }
 
 /// Hears who has dialed, and what for.
-pub(super) async fn hear(
-    stream: &mut TcpStream,
-    greeting: &Greeting,
-) -> Result<(usize, Hello), NoLink> {
+pub(super) async fn hear<N: Net>(
+    stream: N::Stream,
+    greeting: &Greeting<N>,
+) -> Result<Heard<N::Stream>, NoLink> {
     let talk = async {
-        let Message::Hello(hello) = listen(stream).await? else {
-            return Err(NoLink::NotAPeer("it does not introduce itself".into()));
+        let means = greeting.guard.means();
+        let mut channel = match &means {
+            Means::Certificates(identity) => identity.accept(stream).await?,
+            Means::Open | Means::Secret(_) => Channel::Plain(stream),
         };
-        match greeting.check(&hello) {
-            Ok(peer) => Ok((peer, hello)),
-            Err(why) => {
-                say(stream, &Message::Refuse(why.clone().into())).await?;
-                Err(NoLink::NotAPeer(why))
-            }
+        let heard = introduced(&mut channel, means, greeting).await;
+        if let Err(NoLink::NotAPeer(Refusal::Group | Refusal::Secret, why)) = &heard
+            && let Err(error) = say(&mut channel, &Message::Refuse(why.as_str().into())).await
+        {
+            tracing::debug!(%error, "it has gone before it was refused");
         }
+        let (peer, hello, talk) = heard?;
+        Ok(Heard { peer, hello, channel, talk })
     };
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
 }
 
+/// Who it is, after it has proven that. Only then is it told why it is not welcome.
+async fn introduced<N: Net>(
+    channel: &mut Channel<N::Stream>,
+    means: Means,
+    greeting: &Greeting<N>,
+) -> Result<(usize, Hello, Option<Talk>), NoLink> {
+    let mut talk = challenge(channel, means, Side::Host).await?;
+    let said = listen(channel).await?;
+    if matches!(said, Message::Hello(_)) {
+        check_proof(channel, &said, &mut talk, Side::Dialer).await?;
+    }
+    let hello = match said {
+        Message::Hello(hello) => hello,
+        Message::Challenge(_) => {
+            let why = "it shares a secret, this node none (--peer-secret-file)";
+            return Err(NoLink::NotAPeer(Refusal::Secret, why.into()));
+        }
+        _ => return Err(no_introduction()),
+    };
+    check_certificate(channel, &hello.name)?;
+    let peer = greeting.check(&hello).map_err(|why| NoLink::NotAPeer(Refusal::Group, why))?;
+    Ok((peer, hello, talk))
+}
+
 /// The answer to whoever was heard.
-pub(super) async fn welcome(
-    stream: &mut TcpStream,
-    greeting: &Greeting,
+pub(super) async fn welcome<N: Net>(
+    heard: &mut Heard<N::Stream>,
+    greeting: &Greeting<N>,
     purpose: Purpose,
 ) -> io::Result<()> {
-    say(stream, &Message::HelloOk(greeting.hello(purpose))).await
+    let answer = Message::HelloOk(greeting.hello(purpose));
+    let said = say_proven(&mut heard.channel, &answer, &mut heard.talk, Side::Host);
+    timeout(HANDSHAKE_MAX, said).await?
 }
 
 /// Tells whoever was heard why it is not welcome.
-pub(super) async fn refuse(stream: &mut TcpStream, why: &str) -> io::Result<()> {
-    say(stream, &Message::Refuse(why.into())).await
+pub(super) async fn refuse<S: Stream>(heard: &mut Heard<S>, why: &str) -> io::Result<()> {
+    timeout(HANDSHAKE_MAX, say(&mut heard.channel, &Message::Refuse(why.into()))).await?
 }
 
-async fn say(stream: &mut TcpStream, message: &Message) -> io::Result<()> {
+/// Where a secret is shared, both sides begin with a number that was never used before.
+async fn challenge<S: Stream>(
+    channel: &mut Channel<S>,
+    means: Means,
+    side: Side,
+) -> Result<Option<Talk>, NoLink> {
+    let Means::Secret(secrets) = means else { return Ok(None) };
+    let mine = secret::fresh()?;
+    if matches!(side, Side::Dialer) {
+        say(channel, &Message::Challenge(mine)).await?;
+    }
+    let theirs = match listen(channel).await? {
+        Message::Challenge(theirs) => theirs,
+        Message::Refuse(why) if matches!(side, Side::Dialer) => return Err(NoLink::Refused(why)),
+        _ => {
+            let why = "it shares no secret (--peer-secret-file)";
+            return Err(NoLink::NotAPeer(Refusal::Secret, why.into()));
+        }
+    };
+    Ok(Some(match side {
+        Side::Dialer => Talk::new(secrets, mine, theirs),
+        Side::Host => {
+            say(channel, &Message::Challenge(mine)).await?;
+            Talk::new(secrets, theirs, mine)
+        }
+    }))
+}
+
+async fn say_proven<S: Stream>(
+    channel: &mut Channel<S>,
+    message: &Message,
+    talk: &mut Option<Talk>,
+    side: Side,
+) -> io::Result<()> {
+    let mut frames = Vec::new();
+    message::encode(message, &mut frames);
+    if let Some(talk) = talk {
+        talk.add(message);
+        message::encode(&Message::Proof(talk.prove(side)), &mut frames);
+    }
+    channel.write_all(&frames).await?;
+    channel.flush().await
+}
+
+/// Where a secret is shared, what was said is followed by the proof that its sender knows it.
+async fn check_proof<S: Stream>(
+    channel: &mut Channel<S>,
+    said: &Message,
+    talk: &mut Option<Talk>,
+    side: Side,
+) -> Result<(), NoLink> {
+    let Some(talk) = talk else { return Ok(()) };
+    talk.add(said);
+    match listen(channel).await? {
+        Message::Proof(proof) if talk.accepts(side, &proof) => Ok(()),
+        _ => {
+            let why = "it does not know the secret (--peer-secret-file)";
+            Err(NoLink::NotAPeer(Refusal::Secret, why.into()))
+        }
+    }
+}
+
+/// Where there are certificates, the peer's is for the name that it gives itself.
+fn check_certificate<S: Stream>(channel: &Channel<S>, name: &str) -> Result<(), NoLink> {
+    match channel.certificates() {
+        Some([own, ..]) if certificates::is_for(own, name) => Ok(()),
+        None if matches!(channel, Channel::Plain(_)) => Ok(()),
+        _ => {
+            let why = format!("its certificate is not for {name:?}, which it says to be");
+            Err(NoLink::NotAPeer(Refusal::Certificate, why))
+        }
+    }
+}
+
+fn no_introduction() -> NoLink {
+    NoLink::NotAPeer(Refusal::Garbage, "it does not introduce itself".into())
+}
+
+async fn say(stream: &mut impl Stream, message: &Message) -> io::Result<()> {
     let mut frame = Vec::new();
     message::encode(message, &mut frame);
-    stream.write_all(&frame).await
+    stream.write_all(&frame).await?;
+    stream.flush().await
 }
 
 /// Reads one frame, and not a byte of what follows it.
-async fn listen(stream: &mut TcpStream) -> Result<Message, NoLink> {
+async fn listen(stream: &mut impl Stream) -> Result<Message, NoLink> {
     let mut input = Vec::with_capacity(HELLO_MAX);
     loop {
         match message::decode(&input, HELLO_MAX) {
@@ -236,7 +444,7 @@ async fn listen(stream: &mut TcpStream) -> Result<Message, NoLink> {
                 input.resize(start + missing, 0);
                 stream.read_exact(&mut input[start..]).await?;
             }
-            Err(bad) => return Err(NoLink::NotAPeer(bad.to_string())),
+            Err(bad) => return Err(NoLink::NotAPeer(Refusal::Garbage, bad.to_string())),
         }
     }
 }
@@ -245,5 +453,146 @@ fn missing_of(input: &[u8]) -> usize {
     match input.first_chunk::<4>() {
         None => message::HEADER - input.len(),
         Some(length) => 4 + u32::from_le_bytes(*length) as usize - input.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::node;
+    use crate::replication::message::{Nonce, Proof};
+    use crate::replication::{Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
+    use crate::server::clock::Clock;
+    use crate::server::guard::PeerSecurity;
+    use crate::settings::Settings;
+    use crate::time::Now;
+
+    #[derive(Clone)]
+    struct NoNet;
+
+    impl Stream for DuplexStream {
+        fn leave(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn join(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Net for NoNet {
+        type Stream = DuplexStream;
+        type Listener = ();
+
+        async fn dial(&self, _: SocketAddr) -> io::Result<DuplexStream> {
+            Err(io::ErrorKind::HostUnreachable.into())
+        }
+
+        async fn accept(&self, (): &()) -> io::Result<(DuplexStream, SocketAddr)> {
+            Err(io::ErrorKind::HostUnreachable.into())
+        }
+    }
+
+    fn nodes() -> Nodes {
+        let place = Place { address: ([127, 0, 0, 1], 1).into(), votes: true, is_given: false };
+        ["a", "b"].map(|name| (name.into(), place)).into()
+    }
+
+    fn greeting(security: &PeerSecurity) -> Greeting<NoNet> {
+        let options = node::Options {
+            me: Member { name: "a".into(), incarnation: Incarnation(1) },
+            nodes: nodes(),
+            succeeds: Vec::new(),
+            timing: Timing::default(),
+            last_man_standing: true,
+            isolated_reads: false,
+            sync_rate: None,
+            rules: Rules::default(),
+            seed: 1,
+            settings: Settings::default(),
+        };
+        let roster = Roster { nodes: nodes(), ..Roster::default() };
+        let (links, _) = Links::new(roster, Clock::SYSTEM);
+        links.add("b");
+        Greeting {
+            net: NoNet,
+            guard: Arc::new(Guard::new(security, "a").unwrap()),
+            cluster: "c".into(),
+            node: Arc::new(Node::new(options, Now::default())),
+            links: Arc::new(links),
+            is_witness: false,
+        }
+    }
+
+    /// What `b` would say of itself.
+    fn hello() -> Message {
+        Message::Hello(Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            cluster: "c".into(),
+            name: "b".into(),
+            incarnation: Incarnation(2),
+            roster: Roster { nodes: nodes(), ..Roster::default() },
+            item_max: Settings::default().item_max as u64,
+            succeeds: Vec::new(),
+            is_witness: false,
+            purpose: Purpose::Control,
+        })
+    }
+
+    /// What comes of a stranger that says just this and goes.
+    fn heard(greeting: &Greeting<NoNet>, said: &[u8]) -> Result<usize, NoLink> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (mut stranger, stream) = tokio::io::duplex(1 << 16);
+            stranger.write_all(said).await.unwrap();
+            stranger.shutdown().await.unwrap();
+            hear(stream, greeting).await.map(|heard| heard.peer)
+        })
+    }
+
+    fn secret() -> (PeerSecurity, std::path::PathBuf) {
+        let path = std::env::temp_dir().join(format!("sessiond-secret-{}", std::process::id()));
+        std::fs::write(&path, "what all of them know").unwrap();
+        (PeerSecurity::Secret(path.clone()), path)
+    }
+
+    #[test]
+    fn where_nothing_is_asked_for_a_peer_is_let_in_by_its_name() {
+        let mut said = Vec::new();
+        message::encode(&hello(), &mut said);
+        assert_eq!(heard(&greeting(&PeerSecurity::Open), &said).unwrap(), 0);
+    }
+
+    fn word() -> impl Strategy<Value = Vec<u8>> {
+        let frame = |message: Message| {
+            let mut frame = Vec::new();
+            message::encode(&message, &mut frame);
+            frame
+        };
+        prop_oneof![
+            Just(frame(hello())),
+            any::<[u8; 32]>().prop_map(move |bytes| frame(Message::Challenge(Nonce(bytes)))),
+            any::<[u8; 32]>().prop_map(move |bytes| frame(Message::Proof(Proof(bytes)))),
+            prop::collection::vec(any::<u8>(), 0..40),
+            Just(frame(Message::Refuse("why".into()))),
+        ]
+    }
+
+    #[test]
+    fn whatever_is_said_in_whatever_order_lets_nobody_in_without_the_secret() {
+        let (security, path) = secret();
+        let greeting = greeting(&security);
+        std::fs::remove_file(path).unwrap();
+        let words = prop::collection::vec(word(), 0..6);
+        let mut runner = proptest::test_runner::TestRunner::default();
+        let tried = runner.run(&words, |words| {
+            prop_assert!(heard(&greeting, &words.concat()).is_err());
+            Ok(())
+        });
+        tried.unwrap();
     }
 }

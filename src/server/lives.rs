@@ -174,6 +174,8 @@ fn write(folder: &Path, Lives { cluster, name, machine, lives }: &Lives) -> io::
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     struct Folder(PathBuf);
@@ -231,5 +233,13 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() - 3]).unwrap();
         assert!(matches!(folder.open("a", 2), Err(StateError::Bad(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(words in prop::collection::vec("cluster |node |machine |life |[0-9a-f]{0,20}|\n|\nend\n|\\PC", 0..40)) {
+            let _ = parse(&words.concat());
+            let _ = parse(&format!("{FIRST_LINE}\n{}\nend\n", words.concat()));
+        }
     }
 }

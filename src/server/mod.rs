@@ -7,23 +7,30 @@ mod accept;
 mod admin;
 mod auth;
 mod buffers;
+mod certificates;
+mod channel;
 mod client;
 mod clock;
 mod control;
 mod courier;
 mod ctl;
 mod data;
+mod door;
 mod drain;
 mod frames;
+mod guard;
 mod handover;
 mod handshake;
 mod inherit;
 mod listener;
 mod lives;
+mod net;
 mod notify;
 mod operators;
 mod orders;
+mod peering;
 mod roster;
+mod secret;
 mod signals;
 mod views;
 
@@ -40,25 +47,32 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use courier::{Courier, Links, Waiter};
+pub use certificates::{CertificateFiles, can_be_certified};
+pub use clock::Clock;
+use courier::Links;
+pub use courier::{Courier, Waiter};
 pub use ctl::ask;
 use drain::Successor;
+use guard::Guard;
+pub use guard::{BadFile, PeerSecurity};
 use handover::{Handover, Passed};
 pub use listener::Listen;
 use listener::{Bound, Listener, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
+pub use net::{Net, Stream};
 use orders::Orders;
+pub use peering::{Peering, live};
 use signals::{Signals, Told};
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
-use crate::replication::{LogWish, Roster};
+use crate::replication::Roster;
 use crate::stats::Gauge;
+use crate::time::Now;
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -96,6 +110,8 @@ pub struct PeerOptions {
     pub state_dir: Option<PathBuf>,
     /// This node only votes: it has no data and no clients.
     pub is_witness: bool,
+    /// How they prove who they are.
+    pub security: PeerSecurity,
 }
 
 /// How a server that ran has ended.
@@ -122,6 +138,8 @@ pub enum StartError {
     BindUnix(PathBuf, io::Error),
     /// The file of names and passwords can't be used.
     Auth(PathBuf, String),
+    /// What peers have to prove can't be read.
+    Peers(BadFile),
     /// The state directory can't be used.
     State(StateError),
     /// This node can't take part in the log of views.
@@ -152,6 +170,7 @@ impl std::fmt::Display for StartError {
             }
             Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
             Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
+            Self::Peers(error) => write!(f, "{error}"),
             Self::State(error) => write!(f, "{error}"),
             Self::Membership(error) => write!(f, "{error}"),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
@@ -192,11 +211,12 @@ impl Shared {
     async fn until_stop(
         &self,
         signals: &mut Signals,
+        guard: Option<&Guard>,
         mut successor: Option<Successor>,
         limit_ms: u64,
     ) {
         let told = tokio::select! {
-            told = signals.until_told(&self.node) => told,
+            told = signals.until_told(&self.node, guard) => told,
             () = self.orders.until_restart() => Told::GiveWay,
             () = self.stop_wanted.notified() => Told::Stop,
         };
@@ -210,7 +230,7 @@ impl Shared {
             let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
             tokio::select! {
                 () = self.drain_clients(successor, limit_ms) => {}
-                () = signals.until_interrupted(&self.node) => {}
+                () = signals.until_interrupted(&self.node, guard) => {}
                 () = self.stop_wanted.notified() => {}
             }
         }
@@ -241,6 +261,7 @@ pub struct Server {
     admin: Option<admin::Bound>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Server {
@@ -251,6 +272,9 @@ impl Server {
         let (bound, handover) = listener::bind_all(&options)?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
         let peers = options.peers.as_ref();
+        let load_guard =
+            |peers: &PeerOptions| Guard::new(&peers.security, &options.node.me.name).map(Arc::new);
+        let guard = peers.map(load_guard).transpose().map_err(StartError::Peers)?;
         let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
         let peer_socket = peers.map(bind_peer).transpose()?;
         let admin = options.admin.map(admin::Bound::new).transpose()?;
@@ -258,7 +282,7 @@ impl Server {
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, handover, peer_socket, admin, credentials, state })
+        Ok(Self { options, bound, handover, peer_socket, admin, credentials, state, guard })
     }
 
     /// The sockets for clients alone, which listen from now on, and a way for clients from one
@@ -278,16 +302,24 @@ impl Server {
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self { options, bound, handover, peer_socket, admin, credentials, state: _state } =
-            self;
+        let Self {
+            options,
+            bound,
+            handover,
+            peer_socket,
+            admin,
+            credentials,
+            state: _state,
+            guard,
+        } = self;
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
         drop(context);
-        let node = Arc::new(new_node(&options));
+        let node = Arc::new(new_node(&options.node, Clock::SYSTEM));
         node.set_credentials(credentials);
         let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
-        let (links, wishes) = Links::new(seeds);
+        let (links, wishes) = Links::new(seeds, Clock::SYSTEM);
         let links = Arc::new(links);
         let (drain, passed) = drain::State::new(options.node.settings.workers);
         let orders = Arc::new(Orders::new(options.supervisor));
@@ -303,9 +335,10 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        let log = match (options.peers.clone(), peer_socket) {
-            (Some(peers), Some(socket)) => {
-                Some(start_links(peers, socket, (node, links, wishes), Arc::clone(&orders))?)
+        let log = match (options.peers.clone(), guard.clone(), peer_socket) {
+            (Some(peers), Some(guard), Some(socket)) => {
+                let orders = Arc::clone(&orders);
+                Some(peering::start(peers, (guard, socket), (node, links, wishes), orders)?)
             }
             _ => {
                 // It serves from the first command on.
@@ -328,7 +361,7 @@ impl Server {
         let limit_ms = options.drain_timeout_ms;
         runtime.block_on(async {
             tokio::select! {
-                () = shared.until_stop(&mut signals, successor, limit_ms) => {}
+                () = shared.until_stop(&mut signals, guard.as_deref(), successor, limit_ms) => {}
                 () = notify::keep_telling(&shared.node, is_witness, supervisor) => {}
             }
         });
@@ -342,36 +375,9 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
     Some(state.map_err(StartError::State))
 }
 
-/// The two threads that speak with other nodes. Returns where the log of views stands.
-fn start_links(
-    peers: PeerOptions,
-    socket: TcpSocket,
-    (node, links, wishes): (Arc<Node<Waiter>>, Arc<Links>, UnboundedReceiver<LogWish>),
-    orders: Arc<Orders>,
-) -> Result<watch::Receiver<membership::Status>, StartError> {
-    let is_witness = peers.is_witness;
-    let (sender, visitors) = data::visitors();
-    let (queues, of_peers) = unbounded_channel();
-    let group =
-        data::Group { peers: peers.clone(), links: Arc::clone(&links), queues: of_peers, visitors };
-    let of_data = Arc::clone(&node);
-    let setup =
-        control::Setup { peers, socket, node, links, queues, wishes, visitors: sender, orders };
-    // First, so that whoever is dialed from here finds this node's port open.
-    let log = control::start(setup)?;
-    if !is_witness {
-        data::start(of_data, group)?;
-    }
-    Ok(log)
-}
-
-fn new_node(options: &Options) -> Node<Waiter> {
-    let now = crate::time::Now {
-        local: clock::local(),
-        wall_s: clock::wall_s(),
-        ..crate::time::Now::default()
-    };
-    Node::new(options.node.clone(), now)
+fn new_node(options: &node::Options, clock: Clock) -> Node<Waiter> {
+    let (local, wall_s) = ((clock.local)(), (clock.wall_s)());
+    Node::new(options.clone(), Now { local, wall_s, ..Now::default() })
 }
 
 /// Listens for clients, and serves them.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::time::{Duration, sleep};
 
-use super::clock;
 use super::control::Control;
+use super::net::Net;
 use crate::replication::{Nodes, NodesChange, names};
 use crate::time::Now;
 
@@ -14,10 +14,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A vote is taken away by then, if it can be.
 const VOTE_MAX_MS: u64 = 10_000;
 
-impl Control {
+impl<N: Net> Control<N> {
     /// One line of an operator; returns what to answer, or why not.
     pub(super) async fn obey(&self, line: &str) -> Result<String, String> {
-        let now = clock::now(&self.node);
+        let now = self.links.now(&self.node);
         match line {
             "status" => Ok(self.status(now)),
             "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
@@ -54,11 +54,11 @@ impl Control {
         {
             return Err(format!(
                 "{address}: peer links are not encrypted: give an address on 127.0.0.0/8, or \
-                 start all nodes with --peer-plain"
+                 start all nodes with --peer-cert, or with --peer-plain and --peer-secret-file"
             ));
         }
         let is_up = |name: &str| self.links.find(name).is_some_and(|peer| self.is_up(peer));
-        let after = self.node.change_nodes(change, is_up, clock::now(&self.node))?;
+        let after = self.node.change_nodes(change, is_up, self.links.now(&self.node))?;
         tracing::info!(?change, "an operator changes the nodes of the group");
         while self.node.view().nodes != after {
             if !self.node.is_changing_nodes() {
@@ -91,9 +91,11 @@ impl Control {
             };
             return came(name);
         };
-        let since = clock::local();
+        let since = self.links.local();
         let am_gone = *gone == *self.node.options().me.name;
-        while !am_gone && !self.is_agreed_by_log(after) && clock::local().since(since) < VOTE_MAX_MS
+        while !am_gone
+            && !self.is_agreed_by_log(after)
+            && self.links.local().since(since) < VOTE_MAX_MS
         {
             sleep(LOOK).await;
         }
@@ -107,7 +109,7 @@ impl Control {
         told
     }
 
-    fn status(&self, now: Now) -> String {
+    pub(super) fn status(&self, now: Now) -> String {
         let mut stats = Vec::new();
         if self.is_witness {
             stats.extend_from_slice(b"state witness\n");

@@ -9,6 +9,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Duration, sleep};
 
 use super::control::Control;
+use super::net::Net;
 use crate::replication::{Roster, names};
 
 /// A node that was removed is heard for so long: it has to learn of it, and its clients go on
@@ -17,7 +18,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a node that has started may take to learn of the newest view.
 const LEARN: Duration = Duration::from_secs(1);
 
-impl Control {
+impl<N: Net> Control<N> {
     /// Begins to reach those of the command line, or of what has been learned since.
     pub(super) fn reach_all(self: &Rc<Self>) {
         let roster = self.links.roster().clone();
@@ -98,7 +99,7 @@ impl Control {
         let mut courier = self.courier();
         loop {
             let is_seated = status.borrow_and_update().is_seated;
-            self.node.set_seated(is_seated, super::clock::now(&self.node), &mut courier);
+            self.node.set_seated(is_seated, self.links.now(&self.node), &mut courier);
             if status.changed().await.is_err() {
                 return;
             }

@@ -1,8 +1,9 @@
-//! What the operator says by signal: end in order, stop, or read the passwords again.
+//! What the operator says by signal: end in order, stop, or read passwords and certificates again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::courier::Waiter;
+use super::guard::Guard;
 use super::{StartError, auth};
 use crate::node::Node;
 
@@ -28,14 +29,14 @@ impl Signals {
     }
 
     /// Obeys until one says that this is the end.
-    pub(super) async fn until_told(&mut self, node: &Node<Waiter>) -> Told {
+    pub(super) async fn until_told(&mut self, node: &Node<Waiter>, guard: Option<&Guard>) -> Told {
         let (signal, told) = loop {
             tokio::select! {
                 _ = self.interrupt.recv() => break ("SIGINT", Told::Stop),
                 _ = self.terminate.recv() => break ("SIGTERM", Told::Drain),
                 _ = self.graceful.recv() => break ("SIGUSR1", Told::Drain),
                 _ = self.give_way.recv() => break ("SIGUSR2", Told::GiveWay),
-                _ = self.hangup.recv() => auth::reload(node),
+                _ = self.hangup.recv() => reload(node, guard),
             }
         };
         tracing::info!(signal, "stopping");
@@ -44,14 +45,21 @@ impl Signals {
 
     /// Until somebody does not want to wait for the end any more. SIGTERM is heard only once: a
     /// supervisor and whoever started it may both say it.
-    pub(super) async fn until_interrupted(&mut self, node: &Node<Waiter>) {
+    pub(super) async fn until_interrupted(&mut self, node: &Node<Waiter>, guard: Option<&Guard>) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => auth::reload(node),
+                _ = self.hangup.recv() => reload(node, guard),
             }
         }
         tracing::info!(signal = "SIGINT", "stopping at once");
+    }
+}
+
+fn reload(node: &Node<Waiter>, guard: Option<&Guard>) {
+    auth::reload(node);
+    if let Some(guard) = guard {
+        guard.reload();
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::PeerOptions;
 use super::courier::{Courier, Links, Waiter};
-use super::{PeerOptions, clock};
 use crate::membership::{self, Membership, StartError};
 use crate::node::{self, Node};
 use crate::replication::message::{Message, decode_view, encode_view};
@@ -36,7 +36,7 @@ impl membership::Outside for LogOutside {
             }
             Some(view) => {
                 let mut courier = Courier::new(Arc::clone(&self.links));
-                self.node.agreed(view, clock::now(&self.node), &mut courier);
+                self.node.agreed(view, self.links.now(&self.node), &mut courier);
             }
             None => tracing::error!(bytes = value.len(), "what was agreed on is no view"),
         }
@@ -56,6 +56,7 @@ impl membership::Outside for LogOutside {
 /// This node's part in the log.
 pub(super) struct Log {
     membership: Membership,
+    links: Arc<Links>,
     /// Somebody leads now.
     led: Arc<Notify>,
 }
@@ -82,9 +83,9 @@ pub(super) async fn start(
     };
     let led = Arc::new(Notify::new());
     let is_witness = peers.is_witness;
-    let outside = LogOutside { node, links, led: Arc::clone(&led), is_witness };
+    let outside = LogOutside { node, links: Arc::clone(&links), led: Arc::clone(&led), is_witness };
     let membership = Membership::start(options, follows, Arc::new(outside)).await?;
-    Ok(Log { membership, led })
+    Ok(Log { membership, links, led })
 }
 
 impl Log {
@@ -109,7 +110,7 @@ impl Log {
                         tracing::debug!(epoch = view.epoch.0, cause = %view.cause, "proposing");
                         let value = encode_view(&view);
                         self.membership.propose(value.clone());
-                        last = Some((value, clock::local()));
+                        last = Some((value, self.links.local()));
                     }
                     Some(LogWish::FoundLine(view)) => {
                         self.membership.found_generation(encode_view(&view));
@@ -119,7 +120,7 @@ impl Log {
                 },
                 () = self.led.notified() => {
                     // If it was agreed on all the same, it follows nothing any more.
-                    let now = clock::local();
+                    let now = self.links.local();
                     let is_fresh = |(_, at): &(Bytes, Millis)| now.since(*at) < FRESH_MS;
                     if let Some((value, _)) = last.take().filter(is_fresh) {
                         self.membership.propose(value);

@@ -3,14 +3,16 @@
 //!
 //! `sessions`: the numbered messages of `replication/link.rs`, of which each must arrive once and
 //! in order. `agreement`: the log of views of `membership/`, whose frames may get lost with their
-//! connections. The server's own dialing is not here, as it reads the system's clock and sockets:
-//! `tests/nemesis` breaks its links.
+//! connections. `nodes`: whole nodes, with the server's own control and data links; only threads and
+//! clients' sockets are missing, which `tests/nemesis` has.
 //!
 //! `SEEDS=n cargo test --test turmoil` for more seeds.
 
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
+mod host;
+mod nodes;
 mod sessions;
 mod wire;
 

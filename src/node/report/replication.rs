@@ -8,7 +8,7 @@ use crate::replication::link::Load;
 use crate::replication::{
     Backlog, GroupStatus, Incarnation, Member, Nodes, PeerStatus, SyncFigures,
 };
-use crate::stats::{Totals, WaitTotals};
+use crate::stats::{Refusal, Totals, WaitTotals};
 use crate::time::Now;
 
 /// What a node can be, and why clients should not be sent there then.
@@ -115,6 +115,10 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     reply::stat(out, "view_changes", status.changes.values().sum::<u64>());
     for (cause, count) in &status.changes {
         reply::stat(out, &format!("view_changes:{}", cause.replace(' ', "_")), count);
+    }
+    for why in Refusal::ALL {
+        let count = node.refusals().of(why).get();
+        reply::stat(out, &format!("peers_refused:{}", why.name()), count);
     }
     for witness in status.peers.iter().filter(|peer| peer.is_witness) {
         reply::stat(out, &format!("peer:{}:witness", witness.name), 1);
