@@ -393,7 +393,10 @@ impl World {
                 if self.logs.propose(slot, next, self.rules.half, |host| reaches[host]) {
                     self.note_view(&view);
                     self.retire();
-                    let lives: Vec<_> = self.alive.keys().copied().collect();
+                    // As far as the log reaches: it goes the way that everything goes.
+                    let hears = |process: &Process| self.network.joins(slot, process.slot);
+                    let alive = self.alive.iter().filter(|(_, process)| hears(process));
+                    let lives: Vec<_> = alive.map(|(&life, _)| life).collect();
                     for to in lives {
                         if !self.rng.random_ratio(1, 5) {
                             let late = self.rng.random_range(100..30 * MS);
