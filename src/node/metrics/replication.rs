@@ -13,6 +13,7 @@ pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
     commands(standing, out);
     waits(standing, out);
     sync(standing, out);
+    strangers(standing, out);
     for peer in [up, far, behind] {
         peer(standing, out);
     }
@@ -120,6 +121,14 @@ fn sync(standing: &Standing<'_>, out: &mut Exposition) {
     let mut bytes = out.counter("sessiond_sync_bytes_total", "Keys and values of these items.");
     bytes.labelled(&[("direction", "sent")], figures.bytes_sent);
     bytes.labelled(&[("direction", "received")], figures.bytes_received);
+}
+
+fn strangers(standing: &Standing<'_>, out: &mut Exposition) {
+    let help = "Connections on the port for peers that were not let in, by reason.";
+    let mut refused = out.counter("sessiond_peers_refused_total", help);
+    for (why, count) in &standing.refused {
+        refused.labelled(&[("reason", why)], count);
+    }
 }
 
 fn up(standing: &Standing<'_>, out: &mut Exposition) {

@@ -31,6 +31,8 @@ pub(in crate::node) struct Standing<'a> {
     pub(in crate::node) status: GroupStatus,
     pub(in crate::node) backlog: Backlog,
     pub(in crate::node) totals: Totals,
+    /// Strangers on the port for peers, by reason.
+    pub(in crate::node) refused: Vec<(&'static str, u64)>,
     /// What filling others, or being filled, has come to.
     pub(in crate::node) sync: SyncFigures,
     /// What each has not acknowledged of this node's changes.
@@ -63,6 +65,7 @@ impl<'a> Standing<'a> {
             status,
             backlog,
             totals: super::totals(node),
+            refused: Refusal::ALL.map(|why| (why.name(), node.refusals().of(why).get())).to_vec(),
             sync: node.sync_figures(),
             lags,
             queues: node.queues.lock().clone(),
@@ -116,9 +119,8 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     for (cause, count) in &status.changes {
         reply::stat(out, &format!("view_changes:{}", cause.replace(' ', "_")), count);
     }
-    for why in Refusal::ALL {
-        let count = node.refusals().of(why).get();
-        reply::stat(out, &format!("peers_refused:{}", why.name()), count);
+    for (why, count) in &standing.refused {
+        reply::stat(out, &format!("peers_refused:{why}"), count);
     }
     for witness in status.peers.iter().filter(|peer| peer.is_witness) {
         reply::stat(out, &format!("peer:{}:witness", witness.name), 1);
