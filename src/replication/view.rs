@@ -57,7 +57,7 @@ pub struct View {
     pub absent: Vec<Member>,
     /// Former members that are proven dead: nobody waits for what they were promised.
     pub dead: Vec<Incarnation>,
-    /// The members of earlier views since the last that is known to have worked.
+    /// The members of earlier views, from the last on that is known to have worked.
     pub unsettled: Vec<Vec<Incarnation>>,
     /// Items older than this were flushed.
     pub floor: Version,
@@ -90,7 +90,7 @@ pub const CAUSES: [&str; 15] = [
 
 /// Epochs that a new line leaves free: views of the old one that nobody here has heard of.
 pub(super) const LINE_GAP: u32 = 1 << 10;
-/// Earlier views that may be without proof that they worked; there are never that many.
+/// Earlier views that may count, each smaller than the one before; there are never that many.
 const UNSETTLED_MAX: usize = 8;
 
 impl View {
@@ -101,9 +101,10 @@ impl View {
         let (mut unsettled, mut dead) = (Vec::new(), Vec::new());
         if !is_settled {
             unsettled = self.unsettled.clone();
-            unsettled.push(self.lives());
             dead = self.dead.clone();
         }
+        // One that works too: its members hold leases until the next one works.
+        unsettled.push(self.lives());
         unsettled.truncate(UNSETTLED_MAX);
         Self {
             epoch: Epoch(self.epoch.0 + 1),
@@ -242,6 +243,20 @@ mod tests {
             incarnation: Incarnation(n as u64 + 1),
         };
         View { members: names.iter().enumerate().map(member).collect(), ..View::default() }
+    }
+
+    #[test]
+    fn a_view_that_never_worked_makes_no_smaller_one_legal() {
+        let three = view_of(&["a", "b", "c"]);
+        let shrunk = |former: &View, is_settled| {
+            let mut next = former.successor(is_settled, "silence");
+            next.members.pop();
+            next
+        };
+        let two = shrunk(&three, true);
+        assert!(two.keeps_half_of(&three));
+        assert!(!shrunk(&two, false).keeps_half_of(&two), "b and c may grant each other leases");
+        assert!(shrunk(&two, true).keeps_half_of(&two));
     }
 
     #[test]
