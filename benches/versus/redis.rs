@@ -48,6 +48,8 @@ fn start_one(master: Option<SocketAddr>) -> Result<Server, Failure> {
     command.args(["-c", SERVER_CORE, PROGRAM, "--bind", "127.0.0.1"]);
     command.args(["--port", &address.port().to_string(), "--dir", LOG_FOLDER]);
     command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+    // Clients come from other loopback addresses than 127.0.0.1, where it listens alone.
+    command.args(["--protected-mode", "no"]);
     if let Some(master) = master {
         command.args(["--replicaof", &master.ip().to_string(), &master.port().to_string()]);
     }
