@@ -268,7 +268,6 @@ impl<W> Group<W> {
 
     /// Time passes.
     pub fn tick<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
-        self.note_fence(now);
         let is_due =
             self.beaten.is_none_or(|beaten| now.local.since(beaten) >= self.options.timing.beat_ms);
         if is_due {
@@ -409,6 +408,7 @@ impl<W> Group<W> {
     /// Everything that may follow from what has happened.
     fn review<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         self.answer_flushes(out);
+        self.note_fence(now);
         self.hear_goodbyes(now);
         let mut todo = Vec::new();
         // Said until it is done: another thread may be about to install this very view.

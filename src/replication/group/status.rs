@@ -79,8 +79,8 @@ impl<W> Group<W> {
         }
     }
 
-    /// Counts how often this node stops being able to prove reads. What lasts less than a tick
-    /// nobody has noticed.
+    /// Counts how often this node stops being able to prove reads. What begins and ends between two
+    /// things that it hears of nobody has noticed.
     pub(super) fn note_fence(&mut self, now: Now) {
         // Until the lanes are there, they work in the view before, under its lease.
         let epoch = if self.works() { self.view.epoch } else { self.former.epoch };
