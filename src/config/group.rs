@@ -173,6 +173,8 @@ fn timing(flags: &Flags) -> Result<Timing, String> {
         beat_ms: BEAT_MAX_MS.min(suspect_ms / BEATS_IN_SILENCE),
         suspect_ms,
         grant_ms: 2 * suspect_ms,
+        // A node that is no member holds commands for others to answer, as long as it holds any.
+        request_ms: flags.write_timeout.max(flags.hold_timeout),
         ..Timing::default()
     })
 }

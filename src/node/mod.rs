@@ -152,6 +152,7 @@ impl<W> Node<W> {
                 lease: Arc::clone(&lease),
                 suspect_ms: options.timing.suspect_ms,
                 patience_ms: options.timing.patience_ms(),
+                request_ms: options.timing.request_ms,
                 pace: Arc::clone(&pace),
                 rules: options.rules,
             };

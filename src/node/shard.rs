@@ -303,6 +303,10 @@ impl Items for ShardItems<'_> {
     fn wipe(&mut self) {
         self.store.wipe();
     }
+
+    fn now(&self) -> Now {
+        self.now
+    }
 }
 
 fn record_of(key: Key<'_>, item: Item<'_>) -> Record<Bytes> {

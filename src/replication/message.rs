@@ -190,6 +190,10 @@ pub struct Fwd {
     pub counter: u64,
     /// The origin has answers to all requests up to this one.
     pub done_up_to: u64,
+    /// In cluster time: nobody waits for it from then on, and it must not be carried out any more.
+    /// `None`: that is not known, where not all nodes of the group can say it.
+    #[serde(skip)]
+    pub until: Option<Millis>,
     /// 1 to 250 bytes.
     pub key: Bytes,
     /// What is wanted.
@@ -315,7 +319,10 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
 
 fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>) {
     match message {
-        LaneMessage::Fwd(body) => frame(32, &(lane, epoch, body), out),
+        LaneMessage::Fwd(body) => match body.until {
+            None => frame(32, &(lane, epoch, body), out),
+            Some(until) => frame(46, &(lane, epoch, (until, body)), out),
+        },
         LaneMessage::FwdDone(body) => frame(33, &(lane, epoch, body), out),
         LaneMessage::Apply(body) => frame(34, &(lane, epoch, body), out),
         LaneMessage::AppliedUpTo(body) => frame(35, &(lane, epoch, body), out),
@@ -388,6 +395,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         43 => in_lane(body, LaneMessage::Bump),
         44 => in_lane(body, LaneMessage::SnapDigests),
         45 => in_lane(body, LaneMessage::SnapWant),
+        46 => in_lane(body, |(until, fwd)| LaneMessage::Fwd(Fwd { until: Some(until), ..fwd })),
         _ => return None,
     })
 }
@@ -491,7 +499,8 @@ mod tests {
         ];
         let key = Bytes::from_static(b"key");
         let asked = wanted.into_iter().map(|mutation| {
-            LaneMessage::Fwd(Fwd { counter: 300, done_up_to: 0, key: key.clone(), mutation })
+            let (until, key) = (None, key.clone());
+            LaneMessage::Fwd(Fwd { counter: 300, done_up_to: 0, until, key, mutation })
         });
         let answered =
             outcomes.map(|outcome| LaneMessage::FwdDone(FwdDone { counter: 300, outcome }));
@@ -576,6 +585,7 @@ mod tests {
             lane(LaneMessage::Fwd(Fwd {
                 counter: 4,
                 done_up_to: 3,
+                until: Some(Millis(1_800_000_030_000)),
                 key: record.key.clone(),
                 mutation,
             })),
@@ -664,7 +674,7 @@ mod tests {
             }
         }
         assert!(missing.is_empty(), "not in tests/frames:\n{missing}");
-        for kind in (1..=9).chain(32..=45) {
+        for kind in (1..=9).chain(32..=46) {
             let recorded = |line: &str| line.get(8..10) == Some(&hex(&[kind]));
             assert!(RECORDED.lines().any(recorded), "no frame of type {kind}");
         }

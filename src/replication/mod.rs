@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use crate::key::{Key, KeyHash};
 use crate::record::{Digest, Mutation, Outcome, Record};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 use crate::version::{Version, Versions};
 
 /// Where a state machine's words go. Called under a lock: it must neither block nor do I/O.
@@ -97,6 +97,8 @@ pub trait Items {
     fn set_floor(&mut self, floor: Version);
     /// Forgets everything.
     fn wipe(&mut self);
+    /// When the input came that is being worked on.
+    fn now(&self) -> Now;
 }
 
 /// What an owner decided.

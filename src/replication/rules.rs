@@ -19,6 +19,8 @@ pub struct Rules {
     pub epoch_buffer: bool,
     /// A request that is sent again is not decided again.
     pub dedupe: bool,
+    /// A request is carried out only while its client may wait for it.
+    pub lifetime: bool,
     /// After each change of the view a learner is compared with the owners, and filled, anew.
     pub refill: bool,
     /// A view keeps at least half of the one before.
@@ -35,6 +37,7 @@ impl Default for Rules {
             pending_wait: true,
             epoch_buffer: true,
             dedupe: true,
+            lifetime: true,
             refill: true,
             half: true,
         }

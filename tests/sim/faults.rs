@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Split(usize),
     /// This host loses its power.
     PowerOffAt(usize),
+    /// What one host says to another about lanes comes late; beats do not.
+    Lag,
 }
 
 impl World {
@@ -80,6 +82,15 @@ impl World {
         }
     }
 
+    /// What is said about lanes lies on its way for longer than a client waits, and not so long that
+    /// anybody is suspected.
+    pub(crate) fn plan_lags(&mut self) {
+        for n in 0..12 {
+            let at = SECOND + n * 400 * MS + self.rng.random_range(0..400 * MS);
+            self.at(at, Event::Fault(Fault::Lag));
+        }
+    }
+
     pub(crate) fn fault(&mut self, fault: Fault) {
         let slot = self.some_host();
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
@@ -117,6 +128,11 @@ impl World {
                 self.network.cut(slot, other);
                 self.network.cut(other, slot);
                 self.heal_later();
+            }
+            Fault::Lag => {
+                let long = self.rng.random_range(200 * MS..380 * MS);
+                self.tell(|| format!("n{slot} to n{other}: late by up to {} ms", long / MS));
+                self.network.hold_up(slot, other, self.now + long);
             }
             Fault::Split(at) => {
                 self.tell(|| format!("hosts below {at} can't reach the others"));

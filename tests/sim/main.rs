@@ -65,6 +65,16 @@ fn a_majority_that_is_cut_off_is_not_left_behind() {
 }
 
 #[test]
+fn nothing_is_carried_out_that_nobody_waits_for() {
+    let first = number("FIRST").unwrap_or(1);
+    for seed in first..first + number("SEEDS").unwrap_or(200).min(200) {
+        if let Err(broken) = run(seed, Plan::Lags, Rules::default(), number("SEED") == Some(seed)) {
+            panic!("seed {seed}: {broken}");
+        }
+    }
+}
+
+#[test]
 fn a_seed_replays_exactly() {
     assert_eq!(keep_promises(7, false), keep_promises(7, false));
 }
@@ -122,6 +132,11 @@ fn messages_taken_before_their_view_are_found_out() {
 #[test]
 fn requests_decided_twice_are_found_out() {
     must_fail("the memory of outcomes", Plan::Random, |rules| rules.dedupe = false);
+}
+
+#[test]
+fn requests_carried_out_when_nobody_waits_are_found_out() {
+    must_fail("the lifetime of requests", Plan::Lags, |rules| rules.lifetime = false);
 }
 
 #[test]

@@ -19,6 +19,8 @@ type Pair = (Incarnation, Incarnation);
 pub(crate) struct Network {
     /// Ways that are cut, from host to host.
     cuts: BTreeSet<(usize, usize)>,
+    /// Until when what is said about lanes lies on its way, from host to host.
+    held_up: BTreeMap<(usize, usize), u64>,
     sessions: BTreeMap<Pair, VecDeque<Message>>,
     /// When the last bytes on each way arrive.
     last: BTreeMap<(Pair, bool), u64>,
@@ -27,6 +29,15 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
         self.cuts.insert((from, to));
+    }
+
+    pub(crate) fn hold_up(&mut self, from: usize, to: usize, until: u64) {
+        self.held_up.insert((from, to), until);
+    }
+
+    /// The earliest time at which something about lanes arrives.
+    pub(crate) fn held_up_until(&self, from: usize, to: usize) -> u64 {
+        self.held_up.get(&(from, to)).copied().unwrap_or_default()
     }
 
     pub(crate) fn heal(&mut self) {

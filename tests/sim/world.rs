@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sessiond::node::{Node, Options, Session, Step};
-use sessiond::record::{Outcome, Record};
+use sessiond::record::{Change, Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{
     Incarnation, LogWish, Member, Message, Place, Roster, Rules, Timing, View,
@@ -77,12 +77,29 @@ pub(crate) enum Plan {
     Cuts,
     /// One thing that is rare: a majority of the members on the side without a majority of votes.
     Split,
+    /// Messages about lanes are late, and clients wait for a short time only.
+    Lags,
 }
+
+impl Plan {
+    /// How long a client waits at most, as the nodes know.
+    fn request_ms(self) -> u64 {
+        match self {
+            Self::Lags => 150,
+            _ => Timing::default().request_ms,
+        }
+    }
+}
+
+/// By how much cluster time may be different on two nodes that are well.
+const CLOCK_ERROR: u64 = 40 * MS;
 
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) rng: StdRng,
     rules: Rules,
+    /// In milliseconds: no client waits longer for a command.
+    request_ms: u64,
     is_told: bool,
     pub(crate) now: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
@@ -106,6 +123,10 @@ pub(crate) struct World {
     pub(crate) logs: Logs,
     clients: Vec<Client>,
     commands: u64,
+    /// When each was given, by its number.
+    invoked: Vec<u64>,
+    /// A change that came about when nobody could wait for it any more.
+    too_late: Option<String>,
     gone: Rc<RefCell<BTreeSet<Ticket>>>,
     pub(crate) history: History,
     epochs: BTreeSet<u32>,
@@ -123,7 +144,7 @@ impl World {
         let seeds = match (plan, rng.random_range(0..10)) {
             (Plan::Split, _) | (Plan::Random, 8..) => 5,
             (Plan::Random, 7) => 2,
-            (Plan::Cuts, _) | (Plan::Random, _) => 3,
+            (Plan::Cuts | Plan::Lags | Plan::Random, _) => 3,
         };
         let changes = plan == Plan::Random && rng.random_ratio(1, 3);
         let hosts = seeds + if changes { SPARE } else { 0 };
@@ -131,6 +152,7 @@ impl World {
         let mut world = Self {
             rng,
             rules,
+            request_ms: plan.request_ms(),
             is_told,
             now: 0,
             queue: BinaryHeap::new(),
@@ -148,6 +170,8 @@ impl World {
             logs: Logs::new(seeds, hosts),
             clients: (0..CLIENTS).map(|client| Client::new(home(client))).collect(),
             commands: 0,
+            invoked: vec![0],
+            too_late: None,
             gone: Rc::default(),
             history: History::default(),
             epochs: BTreeSet::new(),
@@ -170,6 +194,7 @@ impl World {
             Plan::Random => world.plan_faults(),
             Plan::Split => world.plan_split(),
             Plan::Cuts => world.plan_cuts(),
+            Plan::Lags => world.plan_lags(),
         }
         if changes {
             world.plan_changes();
@@ -190,6 +215,9 @@ impl World {
             self.now = at;
             if let Some(event) = self.events.remove(&id) {
                 self.handle(event)?;
+            }
+            if let Some(what) = self.too_late.take() {
+                return Err(what);
             }
         }
         self.check_rest()?;
@@ -253,7 +281,7 @@ impl World {
             me: Member { name: name(slot), incarnation: life },
             nodes: (0..self.seeds).chain([slot]).map(|host| (name(host), place(host))).collect(),
             succeeds: self.former[slot].clone(),
-            timing: Timing::default(),
+            timing: Timing { request_ms: self.request_ms, ..Timing::default() },
             last_man_standing: true,
             isolated_reads: false,
             sync_rate: self.sync_rate,
@@ -565,6 +593,9 @@ impl World {
             let is_session = matches!(message, Message::Lane(..));
             let at = self.network.arrival((life, to), is_session, self.now + late, &mut self.rng);
             if is_session {
+                self.note_lateness(&message);
+                let held_up = self.network.held_up_until(slot, self.alive[&to].slot);
+                let at = at.max(held_up);
                 self.network.send((life, to), message);
                 self.at(at, Event::Session(life, to));
             } else if self.is_open(life, to) {
@@ -579,6 +610,25 @@ impl World {
         }
         for (ticket, outcome) in post.answers {
             self.answered(life, ticket, outcome, late);
+        }
+    }
+
+    /// An owner tells what it has just decided: somebody may still be waiting for it.
+    fn note_lateness(&mut self, message: &Message) {
+        let Message::Lane(_, _, LaneMessage::Apply(apply)) = message else {
+            return;
+        };
+        let Change::Put { value, .. } = &apply.record.change else {
+            return;
+        };
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let number = text.strip_prefix('v').and_then(|number| number.parse::<usize>().ok());
+        let Some(&invoked) = number.and_then(|number| self.invoked.get(number)) else {
+            return;
+        };
+        let age = self.now - invoked;
+        if age > self.request_ms * MS + CLOCK_ERROR {
+            self.too_late = Some(format!("{text} was carried out {} ms late", age / MS));
         }
     }
 
@@ -642,6 +692,7 @@ impl World {
         self.commands += 1;
         self.summary.commands += 1;
         let number = self.commands;
+        self.invoked.push(self.now);
         let is_short = self.memory.is_some();
         let (key, command, form) = self.clients[client].wish(number, is_short, &mut self.rng);
         let input = wire::request(&command, &key, form);
@@ -651,6 +702,7 @@ impl World {
         let travel = self.rng.random_range(20..200);
         self.after(travel, Event::Input(client));
         let patience = self.rng.random_range(500 * MS..12 * SECOND);
+        let patience = patience.min(self.request_ms * MS);
         self.after(patience, Event::GiveUp((client, number)));
     }
 

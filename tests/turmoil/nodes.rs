@@ -17,6 +17,7 @@ const TRUSTING: Timing = Timing {
     grant_ms: 20_000,
     boot_wait_ms: 2000,
     refusal_ms: 1000,
+    request_ms: 30_000,
 };
 
 fn set(key: &str, value: &str) -> String {

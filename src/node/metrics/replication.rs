@@ -84,6 +84,11 @@ fn commands(standing: &Standing<'_>, out: &mut Exposition) {
         "Items of others dropped here for lack of memory.",
     )
     .value(backlog.local_evictions);
+    out.counter(
+        "sessiond_expired_commands_total",
+        "Commands of other nodes that came too late to be carried out.",
+    )
+    .value(backlog.expired);
     out.counter("sessiond_write_timeouts_total", "Commands not confirmed within --write-timeout.")
         .value(totals.write_timeouts);
     out.counter("sessiond_hold_timeouts_total", "Commands not answered within --hold-timeout.")

@@ -137,6 +137,7 @@ fn commands(standing: &Standing<'_>, out: &mut Vec<u8>) {
     reply::stat(out, "asked_others", backlog.asked);
     reply::stat(out, "relayed_reads", backlog.relayed_reads);
     reply::stat(out, "local_evictions", backlog.local_evictions);
+    reply::stat(out, "expired_commands", backlog.expired);
     reply::stat(out, "write_timeouts", totals.write_timeouts);
     reply::stat(out, "hold_timeouts", totals.hold_timeouts);
 }

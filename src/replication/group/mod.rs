@@ -68,6 +68,8 @@ pub struct Timing {
     pub boot_wait_ms: u64,
     /// For so long all others have to refuse connections before the last one goes on alone.
     pub refusal_ms: u64,
+    /// For so long a client may wait for a command: later than that, nobody carries it out.
+    pub request_ms: u64,
 }
 
 impl Timing {
@@ -79,7 +81,14 @@ impl Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { beat_ms: 50, suspect_ms: 400, grant_ms: 800, boot_wait_ms: 2000, refusal_ms: 1000 }
+        Self {
+            beat_ms: 50,
+            suspect_ms: 400,
+            grant_ms: 800,
+            boot_wait_ms: 2000,
+            refusal_ms: 1000,
+            request_ms: 30_000,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What filling learners has come to, for people to see.
+//! What a lane has to do, and what filling learners has come to, for people to see.
 
 macro_rules! figures {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -45,4 +45,39 @@ figures! {
     items_sent,
     /// Bytes of keys and values of it.
     bytes_sent,
+}
+
+/// What a lane has to do, and what it has asked of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Keys with changes that are not everywhere yet.
+    pub pending: u64,
+    /// Commands of clients of this node that wait.
+    pub waiting: u64,
+    /// Commands that other nodes were asked to decide, from the start on.
+    pub asked: u64,
+    /// Reads among them, which this node could not prove.
+    pub relayed_reads: u64,
+    /// Of those that wait, the ones that nobody can be asked about now.
+    pub held: u64,
+    /// Commands that could not be given to anybody when they came, from the start on.
+    pub ever_held: u64,
+    /// Items of other owners that had to go here for lack of memory, from the start on.
+    pub local_evictions: u64,
+    /// Commands of other nodes that came when nobody waited for them any more, from the start on.
+    pub expired: u64,
+}
+
+impl Backlog {
+    /// Adds that of another lane.
+    pub fn add(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.waiting += other.waiting;
+        self.asked += other.asked;
+        self.relayed_reads += other.relayed_reads;
+        self.held += other.held;
+        self.ever_held += other.ever_held;
+        self.local_evictions += other.local_evictions;
+        self.expired += other.expired;
+    }
 }

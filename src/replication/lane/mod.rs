@@ -7,6 +7,7 @@
 mod change;
 mod figures;
 mod learn;
+mod lifetime;
 mod lost;
 mod pending;
 mod requests;
@@ -20,8 +21,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
-pub use self::figures::SyncFigures;
+pub use self::figures::{Backlog, SyncFigures};
 use self::learn::{Joining, Learning};
+use self::lifetime::Pulse;
 use self::lost::Lost;
 use self::pending::Pending;
 use self::requests::{Known, Request, Requests, Results};
@@ -54,6 +56,8 @@ pub struct LaneOptions {
     pub suspect_ms: u64,
     /// Whoever does not tell what it has for so long keeps a new view from beginning.
     pub patience_ms: u64,
+    /// So long a client may wait for its command.
+    pub request_ms: u64,
     /// How fast learners are filled.
     pub pace: Arc<Pace>,
     /// What must hold.
@@ -71,38 +75,6 @@ pub enum Event {
     Counted(Epoch, Incarnation),
     /// That node does not acknowledge what it is sent.
     Stuck(Epoch, Incarnation),
-}
-
-/// What a lane has to do, and what it has asked of others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Keys with changes that are not everywhere yet.
-    pub pending: u64,
-    /// Commands of clients of this node that wait.
-    pub waiting: u64,
-    /// Commands that other nodes were asked to decide, from the start on.
-    pub asked: u64,
-    /// Reads among them, which this node could not prove.
-    pub relayed_reads: u64,
-    /// Of those that wait, the ones that nobody can be asked about now.
-    pub held: u64,
-    /// Commands that could not be given to anybody when they came, from the start on.
-    pub ever_held: u64,
-    /// Items of other owners that had to go here for lack of memory, from the start on.
-    pub local_evictions: u64,
-}
-
-impl Backlog {
-    /// Adds that of another lane.
-    pub fn add(&mut self, other: &Self) {
-        self.pending += other.pending;
-        self.waiting += other.waiting;
-        self.asked += other.asked;
-        self.relayed_reads += other.relayed_reads;
-        self.held += other.held;
-        self.ever_held += other.ever_held;
-        self.local_evictions += other.local_evictions;
-    }
 }
 
 /// A peer broke the rules of a stream; its link has to go down.
@@ -125,6 +97,7 @@ pub struct Lane<W> {
     pending: Pending,
     carried: Carried,
     requests: Requests<W>,
+    pulse: Pulse,
     results: Results,
     /// What was decided here in this view without changing anything. Sent again, it must not be
     /// decided again: its client may have had its answer by then.
@@ -174,6 +147,7 @@ impl<W> Lane<W> {
             pending: Pending::default(),
             carried: Carried::default(),
             requests: Requests::default(),
+            pulse: Pulse::default(),
             results: Results::default(),
             unchanged: BTreeMap::new(),
             unproven: Vec::new(),
@@ -261,6 +235,7 @@ impl<W> Lane<W> {
             key: Bytes::copy_from_slice(key.bytes()),
             mutation: mutation.map(|value| Bytes::copy_from_slice(value)),
             waiter,
+            until: items.now().local.plus(self.options.request_ms),
             sent: None,
         });
         let is_held = !self.can_ask();
@@ -282,6 +257,9 @@ impl<W> Lane<W> {
         let Some(request) = self.requests.get(counter) else {
             return;
         };
+        let Some(until) = self.may_be_carried_out_until(request, items.now()) else {
+            return;
+        };
         let (key, mutation, is_new) =
             (request.key.clone(), request.mutation.clone(), request.sent.is_none());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
@@ -289,7 +267,8 @@ impl<W> Lane<W> {
             return;
         };
         self.requests.sent(counter, out.local_time());
-        let fwd = Fwd { counter, done_up_to: self.requests.done_up_to(), key, mutation };
+        let done_up_to = self.requests.done_up_to();
+        let fwd = Fwd { counter, done_up_to, until: Some(until), key, mutation };
         if owner != self.options.me {
             // Asked again after a while, it is still one.
             self.backlog.asked += u64::from(is_new);
@@ -370,6 +349,7 @@ impl<W> Lane<W> {
 
     /// Time passes.
     pub fn tick<I: Items, O: Outside<W>>(&mut self, now: Millis, items: &mut I, out: &mut O) {
+        self.pulse.beat(self.options.suspect_ms, now);
         self.settle_lost(items, out);
         self.announce_commits(out);
         if self.change.is_none() {
@@ -441,6 +421,9 @@ impl<W> Lane<W> {
         let known = self.unchanged.get(&request).filter(|_| self.options.rules.dedupe);
         if let Some(outcome) = known.cloned() {
             self.answer_when_sure(Answer { request, outcome, is_read: true }, out);
+            return Ok(());
+        }
+        if self.is_over(&fwd, items.now()) {
             return Ok(());
         }
         let mutation = fwd.mutation.map(|value| value.as_ref());

@@ -18,6 +18,8 @@ pub(super) struct Request<W> {
     pub(super) key: Bytes,
     pub(super) mutation: Mutation<Bytes>,
     pub(super) waiter: W,
+    /// Its client gives up then, by the local clock.
+    pub(super) until: Millis,
     /// When it was last given to an owner.
     pub(super) sent: Option<Millis>,
 }

@@ -7,7 +7,7 @@ use crate::record::{
     Change as KeyChange, Digest, Direction, Marks, Outcome, Record, StoreMode, Terms,
 };
 use crate::replication::{Decision, Line, LogWish, Member};
-use crate::time::Deadline;
+use crate::time::{Deadline, Now};
 use crate::version::Version;
 
 const KEY: &[u8] = b"session";
@@ -29,9 +29,9 @@ fn number(value: u64) -> Outcome {
 }
 
 /// Items without a store: enough of memcached to count and to set. What was lost; what is flushed,
-/// and not swept.
+/// and not swept; what time it is.
 #[derive(Default)]
-struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>, Version);
+struct Map(BTreeMap<Bytes, (Version, Bytes)>, Vec<(Bytes, Version)>, Version, Now);
 
 impl Items for Map {
     fn decide(
@@ -155,6 +155,10 @@ impl Items for Map {
     fn wipe(&mut self) {
         self.0.clear();
     }
+
+    fn now(&self) -> Now {
+        self.3
+    }
 }
 
 impl Map {
@@ -247,6 +251,7 @@ impl Wire {
             lease,
             suspect_ms: 400,
             patience_ms: 2000,
+            request_ms: 30_000,
             pace: Arc::default(),
             rules,
         };
@@ -750,7 +755,7 @@ fn a_touch_does_not_renew_a_value_of_the_past() {
     // As they are told after the touch.
     let slots = wire.lanes[&life(owner)].0.slots_of(life(owner));
     for (slot, digest) in slots.into_iter().zip(&mut digests) {
-        let map = Map(now.clone(), Vec::new(), Version::default());
+        let map = Map(now.clone(), Vec::new(), Version::default(), Now::default());
         *digest = map.digest(usize::from(slot));
     }
     let digests = LaneMessage::SnapDigests(digests);
@@ -835,7 +840,8 @@ fn a_member_that_never_worked_in_the_view_that_admitted_it_decides_nothing() {
             initial: 0,
             terms: Terms::default(),
         };
-        let fwd = Fwd { counter: 1, done_up_to: 0, key: Bytes::from_static(KEY), mutation };
+        let (until, key) = (None, Bytes::from_static(KEY));
+        let fwd = Fwd { counter: 1, done_up_to: 0, until, key, mutation };
         lane.receive(life(9), Epoch(4), LaneMessage::Fwd(fwd), items, post).unwrap();
     });
     assert!(wire.answers.is_empty(), "nobody but itself has it");
@@ -906,4 +912,83 @@ fn a_command_that_nobody_can_be_asked_about_is_held() {
     wire.install(&view(1, &[1], &[]));
     wire.settle();
     assert_eq!(held(&wire), (0, 1, 0), "it was answered");
+}
+
+/// The clock of a node, and its idea of the cluster's.
+fn set_clock(wire: &mut Wire, n: u64, ms: u64) {
+    let (_, items) = wire.lanes.get_mut(&life(n)).unwrap();
+    items.3 = Now { local: Millis(ms), cluster: Millis(1_000_000 + ms), ..Now::default() };
+}
+
+fn tick(wire: &mut Wire, n: u64, ms: u64) {
+    set_clock(wire, n, ms);
+    wire.with(n, |lane, items, post| lane.tick(Millis(ms), items, post));
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_any_more_is_not_carried_out() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    for n in [owner, other] {
+        set_clock(&mut wire, n, 5000);
+    }
+    wire.mutate(other, 1, set(b"late"));
+    set_clock(&mut wire, owner, 35_000);
+    wire.settle();
+    assert_eq!((wire.value(owner), wire.answers.len()), (None, 0));
+    assert_eq!(wire.lanes[&life(owner)].0.backlog().expired, 1);
+
+    wire.mutate(other, 2, set(b"in time"));
+    set_clock(&mut wire, owner, 34_999);
+    wire.settle();
+    assert_eq!(wire.value(owner), Some(&b"in time"[..]));
+    // Nor does its own node give it to anybody again, or carry it out itself.
+    tick(&mut wire, other, 40_000);
+    assert!(!wire.deliver(other, owner));
+}
+
+#[test]
+fn what_was_decided_in_time_is_answered_however_late_it_is_asked_again() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    wire.mutate(other, 1, incr());
+    let (epoch, again) = wire.on_the_way[&(life(other), life(owner))][0].clone();
+    wire.deliver(other, owner);
+    set_clock(&mut wire, owner, 90_000);
+    wire.on_the_way.get_mut(&(life(other), life(owner))).unwrap().push_back((epoch, again));
+    wire.settle();
+    assert_eq!(wire.answers, [(1, number(1))]);
+    assert_eq!(wire.value(owner), Some(&b"1"[..]));
+}
+
+#[test]
+fn a_node_that_stood_still_gives_no_change_to_anybody_before_it_knows_who_still_waits() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    tick(&mut wire, other, 100);
+    tick(&mut wire, other, 150);
+    wire.settle();
+    // It is known at once, whatever comes first.
+    set_clock(&mut wire, other, 2000);
+    wire.mutate(other, 1, set(b"said long ago"));
+    tick(&mut wire, other, 2050);
+    wire.mutate(other, 2, set(b"and this"));
+    assert!(!wire.deliver(other, owner));
+    wire.mutate(other, 3, Mutation::Read);
+    assert!(wire.deliver(other, owner), "a read does no harm");
+    wire.settle();
+    (1..10).for_each(|n| tick(&mut wire, other, 2050 + 50 * n));
+    assert!(!wire.deliver(other, owner));
+    tick(&mut wire, other, 2550);
+    wire.settle();
+    assert_eq!(wire.value(owner), Some(&b"and this"[..]));
 }
