@@ -70,6 +70,8 @@ pub enum Refusal {
     Certificate,
     /// It does not know the secret.
     Secret,
+    /// It speaks only versions of the peer protocol that this node does not speak.
+    Version,
     /// It is of another group, or has no place in this one.
     Group,
     /// It does not speak the protocol.
@@ -84,9 +86,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order that they are shown in.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Certificate,
         Self::Secret,
+        Self::Version,
         Self::Group,
         Self::Garbage,
         Self::Slow,
@@ -99,6 +102,7 @@ impl Refusal {
         match self {
             Self::Certificate => "certificate",
             Self::Secret => "secret",
+            Self::Version => "version",
             Self::Group => "group",
             Self::Garbage => "garbage",
             Self::Slow => "slow",

@@ -51,6 +51,7 @@ impl Single {
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            speaks: sessiond::replication::Dialect::default(),
             sync_rate: None,
             rules: sessiond::replication::Rules::default(),
             seed: 1,

@@ -184,6 +184,9 @@ pub(super) struct Flags {
     /// A node that is silent for so long is left out.
     #[arg(long, value_name = "MS", default_value_t = 400, help_heading = "Group")]
     pub(super) suspect: u64,
+    /// Which optional parts of the peer protocol this node uses: all, none, or names of them.
+    #[arg(long, value_name = "LIST", default_value = "all", hide = true)]
+    pub(super) peer_features: String,
     /// How fast this node fills one that joins: 64k to 64g bytes a second, or unlimited.
     #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = "Group")]
     pub(super) sync_rate: String,

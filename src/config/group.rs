@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use sessiond::replication::{NAME_MAX, NODES_MAX, Nodes, Place, Timing};
+use sessiond::replication::{Dialect, Features, NAME_MAX, NODES_MAX, Nodes, Place, Timing};
 use sessiond::server::{CertificateFiles, PeerOptions, PeerSecurity, can_be_certified};
 
 use super::flags::Flags;
@@ -21,6 +21,8 @@ pub(super) struct Group {
     pub(super) last_man_standing: bool,
     /// Whether a node that reaches no other answers reads.
     pub(super) isolated_reads: bool,
+    /// What of the peer protocol is spoken.
+    pub(super) speaks: Dialect,
     /// Bytes a second for those that join.
     pub(super) sync_rate: Option<u64>,
 }
@@ -82,6 +84,7 @@ pub(super) fn group(flags: &Flags) -> Result<Option<Group>, String> {
         timing: timing(flags)?,
         last_man_standing: last_man_standing(flags)?,
         isolated_reads: isolated_reads(flags)?,
+        speaks: Dialect { features: features(&flags.peer_features)?, ..Dialect::default() },
         sync_rate: sync_rate(&flags.sync_rate)?,
     }))
 }
@@ -192,6 +195,22 @@ fn isolated_reads(flags: &Flags) -> Result<bool, String> {
         "deny" => Ok(false),
         "stale" => Ok(true),
         other => Err(format!("--isolated-reads {other}: expected deny or stale")),
+    }
+}
+
+/// A node of a group that changes over from one version to the next may have to go by less.
+fn features(list: &str) -> Result<Features, String> {
+    let one = |name| {
+        let names: Vec<&str> = Features::NAMES.iter().map(|&(_, name)| name).collect();
+        let known = names.join(", ");
+        Features::named(name).ok_or_else(|| {
+            format!("--peer-features {name:?}: expected all, none, or names of these: {known}")
+        })
+    };
+    match list {
+        "all" => Ok(Features::ALL),
+        "none" => Ok(Features::NONE),
+        list => list.split(',').try_fold(Features::NONE, |sum, name| Ok(sum.with(one(name)?))),
     }
 }
 

@@ -131,6 +131,7 @@ impl Flags {
             timing: group.timing,
             last_man_standing: group.last_man_standing,
             isolated_reads: group.isolated_reads,
+            speaks: group.speaks,
             sync_rate: group.sync_rate,
             rules: Rules::default(),
             seed: random[1],

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sessiond::replication::Timing;
+use sessiond::replication::{Features, Timing};
 use sessiond::server::PeerSecurity;
 
 use super::*;
@@ -181,6 +181,17 @@ fn what_is_suspicious_decides_how_often_nodes_beat() {
 }
 
 #[test]
+fn parts_of_the_peer_protocol_can_be_left_out() {
+    let features = |flags: &str| {
+        let options = launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server;
+        options.node.speaks.features
+    };
+    assert_eq!(features(""), Features::ALL);
+    assert_eq!(features("--peer-features none"), Features::NONE);
+    assert_eq!(features("--peer-features lifetimes,lifetimes"), Features::LIFETIMES);
+}
+
+#[test]
 fn a_rate_has_units_or_none_at_all() {
     let rate = |flags: &str| {
         launch(&format!("sessiond {GROUP} {PEERS} {flags}")).unwrap().server.node.sync_rate
@@ -233,6 +244,8 @@ fn each_mistake_is_one_line_that_says_how_to_mend_it() {
         (&format!("{GROUP} {PEERS} --tie-breaker d"), "--tie-breaker d: no node"),
         (&format!("{GROUP} {PEERS} --last-man-standing on"), "refused or off"),
         (&format!("{GROUP} {PEERS} --suspect 10"), "50 to 10000"),
+        (&format!("{GROUP} {PEERS} --peer-features x"), "\"x\": expected all, none, or names"),
+        (&format!("{GROUP} {PEERS} --peer-features lifetimes,"), "\"\": expected all, none"),
         (&format!("{GROUP} {PEERS} --sync-rate 1k"), "--sync-rate 1k: expected"),
         (&format!("{GROUP} {PEERS} --sync-rate 65g"), "from 64k to 64g"),
         (&format!("{GROUP} {PEERS} --sync-rate fast"), "or unlimited"),

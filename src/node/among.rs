@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Node;
 use super::shard::Shard;
 use crate::replication::{
-    Event, GroupStatus, Incarnation, Member, Nodes, NodesChange, Outside, Todo, View,
+    Dialect, Event, GroupStatus, Incarnation, Member, Nodes, NodesChange, Outside, Todo, View,
 };
 use crate::time::Now;
 
@@ -27,10 +27,11 @@ impl<W> Node<W> {
         &self,
         peer: &Member,
         succeeds: &[Incarnation],
+        speaks: &Dialect,
         now: Now,
         out: &mut O,
     ) {
-        let todo = self.group.lock().meet(peer, succeeds, now, out);
+        let todo = self.group.lock().meet(peer, succeeds, speaks, now, out);
         self.work_off(todo, now, out);
     }
 

@@ -43,8 +43,8 @@ use crate::record::{Mutation, Outcome, Record};
 use crate::replication::link::Load;
 use crate::replication::message::LaneMessage;
 use crate::replication::{
-    Group, GroupOptions, Incarnation, LaneOptions, Lease, Member, Message, Nodes, Outside, Pace,
-    Rules, Timing, Violation,
+    Dialect, Group, GroupOptions, Incarnation, LaneOptions, Lease, Member, Message, Nodes, Outside,
+    Pace, Rules, Timing, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges, Refusals};
@@ -73,6 +73,8 @@ pub struct Options {
     pub last_man_standing: bool,
     /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
     pub isolated_reads: bool,
+    /// What of the peer protocol it speaks.
+    pub speaks: Dialect,
     /// Bytes of items a second that go to nodes that join; `None` for as many as possible.
     pub sync_rate: Option<u64>,
     /// What must hold between nodes.
@@ -154,6 +156,7 @@ impl<W> Node<W> {
                 patience_ms: options.timing.patience_ms(),
                 request_ms: options.timing.request_ms,
                 pace: Arc::clone(&pace),
+                features: options.speaks.features,
                 rules: options.rules,
             };
             CachePadded::new(Mutex::new(Shard::new(lane, store, options.settings.item_max)))
@@ -167,6 +170,7 @@ impl<W> Node<W> {
             first_epoch: first_epoch(now.wall_s),
             last_man_standing: options.last_man_standing,
             isolated_reads: options.isolated_reads,
+            speaks: options.speaks,
             seed: options.seed,
             rules: options.rules,
         };

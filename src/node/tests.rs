@@ -56,6 +56,7 @@ impl Single {
             timing: crate::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            speaks: crate::replication::Dialect::default(),
             sync_rate: None,
             rules: crate::replication::Rules::default(),
             seed: 9,

@@ -9,14 +9,12 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::dialect::Dialect;
 use super::nodes::Roster;
 use super::view::{Incarnation, Line, View};
 use crate::record::{Digest, Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
-
-/// The peer protocol spoken here.
-pub const PROTOCOL: u16 = 3;
 
 /// Bytes before the body.
 pub const HEADER: usize = 6;
@@ -24,13 +22,12 @@ pub const HEADER: usize = 6;
 /// The receiver may skip a frame of a type that it does not know.
 const MAY_SKIP: u8 = 1;
 
-/// The first message on a connection, from the side that dialed.
+/// The first message on a connection, from the side that dialed. It has the same form in all versions:
+/// what both sides speak is only known after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The oldest protocol it speaks.
-    pub protocol_min: u16,
-    /// The newest.
-    pub protocol_max: u16,
+    /// What it speaks.
+    pub speaks: Dialect,
     /// The name of the group; nodes of another are refused.
     pub cluster: Box<str>,
     /// Who is speaking.
@@ -434,7 +431,7 @@ mod tests {
 
     use super::*;
     use crate::record::{Change, Direction, Fetched, Marks, Sight, StoreMode, Terms};
-    use crate::replication::{Member, Nodes, Place};
+    use crate::replication::{Features, Member, Nodes, Place};
     use crate::time::Deadline;
     use crate::version::Versions;
 
@@ -446,8 +443,7 @@ mod tests {
 
     fn hello(purpose: Purpose) -> Hello {
         Hello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
+            speaks: Dialect::default(),
             cluster: "web".into(),
             name: "web1".into(),
             incarnation: Incarnation(u64::MAX),
@@ -534,6 +530,7 @@ mod tests {
             flush_at: Some(Millis(1000)),
             flushed: [(Incarnation(1), 8)].into(),
             cause: "web4 silent".into(),
+            features: Features(5),
         }
     }
 

@@ -5,6 +5,7 @@
 //! inputs and speak through `Outside`; a lane reads and writes items through `Items`.
 //! The rules and their reasons are in `docs/replication.md`.
 
+mod dialect;
 mod group;
 mod lane;
 mod lease;
@@ -15,6 +16,7 @@ mod pace;
 mod rules;
 mod view;
 
+pub use dialect::{Dialect, Features};
 pub use group::{Group, GroupOptions, GroupStatus, PeerStatus, Timing, Todo};
 pub use lane::{Backlog, Event, Lane, LaneOptions, SyncFigures, Violation};
 pub use lease::Lease;

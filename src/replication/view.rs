@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::dialect::Features;
 use super::nodes::{NODES_MAX, Nodes, is_one_step};
 use crate::key::{KeyHash, NameHash};
 use crate::time::Millis;
@@ -67,6 +68,8 @@ pub struct View {
     pub flushed: BTreeMap<Incarnation, u64>,
     /// Why there is a new view, for people.
     pub cause: Box<str>,
+    /// What all members and learners know of the protocol, beyond its version.
+    pub features: Features,
 }
 
 /// The causes that this version gives.

@@ -253,7 +253,7 @@ impl<N: Net> Control<N> {
             return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
         }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, now, courier);
+        self.node.meet(&member, &hello.succeeds, &hello.speaks, now, courier);
     }
 
     // The connection that this node dials.

@@ -18,8 +18,8 @@ use super::guard::{Guard, Means};
 use super::net::{Net, Stream};
 use super::secret::{self, Side, Talk};
 use crate::node::Node;
-use crate::replication::message::{self, Frame, Message, PROTOCOL, Purpose};
-use crate::replication::{Hello, LogWish, names};
+use crate::replication::message::{self, Frame, Message, Purpose};
+use crate::replication::{Dialect, Hello, LogWish, names};
 use crate::stats::Refusal;
 
 /// Both sides have to have said who they are by then.
@@ -164,8 +164,7 @@ impl<N: Net> Greeting<N> {
     fn hello(&self, purpose: Purpose) -> Hello {
         let options = self.node.options();
         Hello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
+            speaks: options.speaks,
             cluster: self.cluster.clone(),
             name: options.me.name.clone(),
             incarnation: options.me.incarnation,
@@ -178,12 +177,20 @@ impl<N: Net> Greeting<N> {
     }
 
     /// The configured peer that has said this, or why it does not belong here.
-    fn check(&self, hello: &Hello) -> Result<usize, String> {
-        let options = self.node.options();
-        if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
-            let (min, max) = (hello.protocol_min, hello.protocol_max);
-            return Err(format!("it speaks protocol {min} to {max}, this node {PROTOCOL}"));
+    fn check(&self, hello: &Hello) -> Result<usize, NoLink> {
+        let ours = self.node.options().speaks;
+        if ours.version_with(&hello.speaks).is_none() {
+            let Dialect { oldest, newest, .. } = hello.speaks;
+            let its = format!("it speaks protocol {oldest} to {newest}");
+            let why = format!("{its}, this node {} to {}", ours.oldest, ours.newest);
+            return Err(NoLink::NotAPeer(Refusal::Version, why));
         }
+        self.check_group(hello).map_err(|why| NoLink::NotAPeer(Refusal::Group, why))
+    }
+
+    /// The same of two that understand each other.
+    fn check_group(&self, hello: &Hello) -> Result<usize, String> {
+        let options = self.node.options();
         if hello.cluster != self.cluster {
             return Err(format!("it is of cluster {:?}, not {:?}", hello.cluster, self.cluster));
         }
@@ -263,14 +270,11 @@ pub(super) async fn dial<N: Net>(
             _ => return Err(no_introduction()),
         };
         check_certificate(&channel, &hello.name)?;
-        match greeting.check(&hello) {
-            Ok(found) if found == peer => Ok((channel, hello)),
-            Ok(_) => {
-                let why = format!("{:?} answers at its address", hello.name);
-                Err(NoLink::NotAPeer(Refusal::Group, why))
-            }
-            Err(why) => Err(NoLink::NotAPeer(Refusal::Group, why)),
+        if greeting.check(&hello)? != peer {
+            let why = format!("{:?} answers at its address", hello.name);
+            return Err(NoLink::NotAPeer(Refusal::Group, why));
         }
+        Ok((channel, hello))
     };
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
 }
@@ -295,7 +299,8 @@ pub(super) async fn hear<N: Net>(
             Means::Open | Means::Secret(_) => Channel::Plain(stream),
         };
         let heard = introduced(&mut channel, means, greeting).await;
-        if let Err(NoLink::NotAPeer(Refusal::Group | Refusal::Secret, why)) = &heard
+        if let Err(NoLink::NotAPeer(Refusal::Version | Refusal::Group | Refusal::Secret, why)) =
+            &heard
             && let Err(error) = say(&mut channel, &Message::Refuse(why.as_str().into())).await
         {
             tracing::debug!(%error, "it has gone before it was refused");
@@ -326,7 +331,7 @@ async fn introduced<N: Net>(
         _ => return Err(no_introduction()),
     };
     check_certificate(channel, &hello.name)?;
-    let peer = greeting.check(&hello).map_err(|why| NoLink::NotAPeer(Refusal::Group, why))?;
+    let peer = greeting.check(&hello)?;
     Ok((peer, hello, talk))
 }
 
@@ -464,7 +469,7 @@ mod tests {
     use super::*;
     use crate::node;
     use crate::replication::message::{Nonce, Proof};
-    use crate::replication::{Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
+    use crate::replication::{Features, Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
     use crate::server::clock::Clock;
     use crate::server::guard::PeerSecurity;
     use crate::settings::Settings;
@@ -509,6 +514,7 @@ mod tests {
             timing: Timing::default(),
             last_man_standing: true,
             isolated_reads: false,
+            speaks: Dialect::default(),
             sync_rate: None,
             rules: Rules::default(),
             seed: 1,
@@ -530,8 +536,7 @@ mod tests {
     /// What `b` would say of itself.
     fn hello() -> Message {
         Message::Hello(Hello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
+            speaks: Dialect::default(),
             cluster: "c".into(),
             name: "b".into(),
             incarnation: Incarnation(2),
@@ -565,6 +570,32 @@ mod tests {
         let mut said = Vec::new();
         message::encode(&hello(), &mut said);
         assert_eq!(heard(&greeting(&PeerSecurity::Open), &said).unwrap(), 0);
+    }
+
+    /// What comes of somebody who speaks this.
+    fn speaking(speaks: Dialect) -> Result<usize, NoLink> {
+        let Message::Hello(hello) = hello() else { unreachable!("a hello") };
+        let mut said = Vec::new();
+        message::encode(&Message::Hello(Hello { speaks, ..hello }), &mut said);
+        heard(&greeting(&PeerSecurity::Open), &said)
+    }
+
+    #[test]
+    fn whoever_speaks_one_version_of_this_node_is_let_in_whatever_else_it_knows() {
+        let Dialect { oldest, newest, .. } = Dialect::default();
+        let (older, newer) = (oldest - 1, newest + 1);
+        let features = Features(u64::MAX);
+        for (from, to) in [(older, oldest), (newest, newer), (older, newer)] {
+            let speaks = Dialect { oldest: from, newest: to, features };
+            assert_eq!(speaking(speaks).unwrap(), 0, "{from} to {to}");
+        }
+        for version in [older, newer] {
+            let speaks = Dialect { oldest: version, newest: version, features };
+            let refused = speaking(speaks).unwrap_err();
+            let why = refused.to_string();
+            assert!(matches!(refused, NoLink::NotAPeer(Refusal::Version, _)), "{why}");
+            assert!(why.contains(&format!("it speaks protocol {version} to {version}")), "{why}");
+        }
     }
 
     fn word() -> impl Strategy<Value = Vec<u8>> {

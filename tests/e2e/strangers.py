@@ -10,6 +10,8 @@ import socket
 import ssl
 
 PROTOCOL = 3
+# One that no node knows of, too.
+FEATURES = 1 << 40 | 1
 HELLO, HELLO_OK, REFUSE, CHALLENGE, PROOF = 1, 2, 3, 8, 9
 ITEM_MAX = 1 << 20
 DEADLINE_S = 5.0
@@ -35,13 +37,14 @@ def frame(kind, body):
     return (len(body) + 2).to_bytes(4, "little") + bytes([kind, 0]) + body
 
 
-def hello(name, nodes=("n1", "n2", "n3"), cluster="e2e"):
+def hello(name, nodes=("n1", "n2", "n3"), cluster="e2e", versions=(PROTOCOL, PROTOCOL)):
     """Of a node that wants to speak on a control connection."""
     as_of_nothing, place = bytes(3), b"\0" + bytes([127, 0, 0, 1]) + varint(1) + b"\1\0"
     places = varint(len(nodes)) + b"".join(text(node) + place for node in sorted(nodes))
-    versions, life = varint(PROTOCOL) * 2, varint(4711)
+    speaks = b"".join(varint(version) for version in versions) + varint(FEATURES)
+    life = varint(4711)
     no_former_lives, no_witness, control = varint(0), b"\0", varint(0)
-    body = versions + text(cluster) + text(name) + life
+    body = speaks + text(cluster) + text(name) + life
     body += as_of_nothing + places + varint(ITEM_MAX)
     return frame(HELLO, body + no_former_lives + no_witness + control)
 

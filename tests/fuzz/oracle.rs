@@ -56,6 +56,7 @@ fn node() -> (Node<()>, Now) {
         timing: sessiond::replication::Timing::default(),
         last_man_standing: true,
         isolated_reads: false,
+        speaks: sessiond::replication::Dialect::default(),
         sync_rate: None,
         rules: sessiond::replication::Rules::default(),
         seed: 1,

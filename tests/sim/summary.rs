@@ -30,7 +30,7 @@ summary! {
     /// Operations judged, and keys.
     checked_operations, checked_keys,
     /// Messages.
-    forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
+    forwards, endless_forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
     /// Of learners: comparisons with an owner, what was equal, what had to go; slots that owners sent.
     digest_rounds, equal_slots, dropped_by_learners, sent_slots,
     /// Where memory is short.
@@ -38,7 +38,7 @@ summary! {
     /// Faults.
     crashes, silent_crashes, leaves, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
     /// Of the group.
-    views, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
+    views, views_of_less, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
     /// Changes of the nodes, those of living ones, and those that would leave too few.
     nodes_added, nodes_removed, nodes_replaced, removed_alive, changes_refused,
     /// Commands that clients waited for longer than a second.

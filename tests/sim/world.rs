@@ -12,7 +12,7 @@ use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Change, Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{
-    Incarnation, LogWish, Member, Message, Place, Roster, Rules, Timing, View,
+    Dialect, Features, Incarnation, LogWish, Member, Message, Place, Roster, Rules, Timing, View,
 };
 use sessiond::settings::Settings;
 use sessiond::time::Now;
@@ -134,6 +134,8 @@ pub(crate) struct World {
     memory: Option<usize>,
     /// Bytes a second for those that join, where that is limited.
     sync_rate: Option<u64>,
+    /// Nodes know more or less of the protocol.
+    is_mixed: bool,
     pub(crate) summary: Summary,
 }
 
@@ -177,6 +179,7 @@ impl World {
             epochs: BTreeSet::new(),
             memory: None,
             sync_rate: None,
+            is_mixed: false,
             summary: Summary::default(),
         };
         for slot in 0..seeds {
@@ -190,6 +193,7 @@ impl World {
         if world.rng.random_ratio(1, 4) {
             world.sync_rate = Some(world.rng.random_range(100_000..1_000_000));
         }
+        world.is_mixed = plan == Plan::Random && world.rng.random_ratio(1, 4);
         match plan {
             Plan::Random => world.plan_faults(),
             Plan::Split => world.plan_split(),
@@ -284,6 +288,7 @@ impl World {
             timing: Timing { request_ms: self.request_ms, ..Timing::default() },
             last_man_standing: true,
             isolated_reads: false,
+            speaks: Dialect { features: self.some_features(), ..Dialect::default() },
             sync_rate: self.sync_rate,
             rules: self.rules,
             seed: self.rng.random_range(0..u64::MAX),
@@ -318,6 +323,12 @@ impl World {
         self.after(phase, Event::Tick(life));
     }
 
+    /// In some groups, some nodes know less than others; each start may bring another program.
+    fn some_features(&mut self) -> Features {
+        let is_old = self.is_mixed && self.rng.random_ratio(1, 3);
+        if is_old { Features::NONE } else { Features::ALL }
+    }
+
     /// Connections to all others, as far as there is a way.
     fn connect_all(&mut self, life: Incarnation) {
         let others: Vec<_> = self.alive.keys().copied().filter(|&other| other != life).collect();
@@ -336,6 +347,7 @@ impl World {
         let options = there.node.options();
         let there_nodes = (roster(&there.node), there.node.options().me.name.clone());
         let (member, succeeds, slot) = (options.me.clone(), options.succeeds.clone(), there.slot);
+        let speaks = options.speaks;
         let Some(here) = self.alive.get_mut(&at) else {
             return Ok(());
         };
@@ -343,7 +355,7 @@ impl World {
             return Ok(());
         }
         here.has_ended.remove(&slot);
-        self.input(at, |node, now, post| node.meet(&member, &succeeds, now, post))
+        self.input(at, |node, now, post| node.meet(&member, &succeeds, &speaks, now, post))
     }
 
     /// Somebody tries to reach a host; where a process has died, its host refuses.
@@ -447,6 +459,7 @@ impl World {
             return;
         }
         self.summary.views += 1;
+        self.summary.views_of_less += u64::from(view.features != Features::ALL);
         let counter = match &*view.cause {
             "death" => &mut self.summary.deaths,
             "silence" | "stuck" => &mut self.summary.silences,
@@ -510,6 +523,7 @@ impl World {
         match message {
             LaneMessage::Fwd(fwd) => {
                 self.summary.forwards += 1;
+                self.summary.endless_forwards += u64::from(fwd.until.is_none());
                 let is_read = matches!(fwd.mutation, sessiond::record::Mutation::Read);
                 self.summary.relayed_reads += u64::from(is_read);
             }

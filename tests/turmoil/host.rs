@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sessiond::node::{Options, Session, Step};
 use sessiond::record::Record;
-use sessiond::replication::{Incarnation, Member, Place, Rules, Timing};
+use sessiond::replication::{Dialect, Incarnation, Member, Place, Rules, Timing};
 use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, Stream, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
@@ -203,6 +203,7 @@ fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options
         timing,
         last_man_standing: true,
         isolated_reads: false,
+        speaks: Dialect::default(),
         sync_rate: None,
         rules: Rules::default(),
         seed: random.wrapping_mul(0x9e37_79b9_7f4a_7c15),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::exposition::{Exposition, seconds};
 use crate::node::report::{Peer, STATES, Standing};
-use crate::replication::CAUSES;
+use crate::replication::{CAUSES, Features};
 use crate::time::Now;
 
 pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
@@ -14,7 +14,7 @@ pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
     waits(standing, out);
     sync(standing, out);
     strangers(standing, out);
-    for peer in [up, far, behind] {
+    for peer in [up, far, behind, dialects] {
         peer(standing, out);
     }
 }
@@ -148,6 +148,34 @@ fn up(standing: &Standing<'_>, out: &mut Exposition) {
     let mut samples = out.gauge("sessiond_peer_epoch", "Number of the newest view it knows.");
     for peer in standing.data_peers() {
         samples.labelled(&[("peer", &peer.status.name)], peer.status.epoch.0);
+    }
+}
+
+/// What of the protocol is spoken, with whom, and by all.
+fn dialects(standing: &Standing<'_>, out: &mut Exposition) {
+    let help = "Version of the peer protocol that this node and it speak.";
+    let mut samples = out.gauge("sessiond_peer_protocol", help);
+    let spoken = |peer: &Peer<'_>| peer.status.protocol;
+    for peer in standing.data_peers() {
+        if let Some((version, _)) = spoken(&peer) {
+            samples.labelled(&[("peer", &peer.status.name)], version);
+        }
+    }
+    let help = "Whether it knows that part of the peer protocol.";
+    let mut samples = out.gauge("sessiond_peer_feature", help);
+    for peer in standing.data_peers() {
+        for (feature, name) in Features::NAMES {
+            if let Some((_, its)) = spoken(&peer) {
+                let labels = [("peer", &*peer.status.name), ("feature", name)];
+                samples.labelled(&labels, u8::from(its.has(feature)));
+            }
+        }
+    }
+    let help = "Whether the group uses that part, as all in its view know it.";
+    let mut samples = out.gauge("sessiond_feature_in_use", help);
+    for (feature, name) in Features::NAMES {
+        let is_used = standing.status.view.features.has(feature);
+        samples.labelled(&[("feature", name)], u8::from(is_used));
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
     reply::stat(out, "node_name", standing.name);
     reply::stat(out, "state", standing.state);
+    reply::stat(out, "features", node.options.speaks.features);
+    reply::stat(out, "features_in_use", view.features);
     reply::stat(out, "epoch", view.epoch.0);
     reply::stat(out, "generation", view.generation.0);
     reply::stat(out, "line", view.line.number);
@@ -164,6 +166,10 @@ fn write_peer(Peer { status, lag, queue }: &Peer<'_>, out: &mut Vec<u8>) {
     line("window_bytes", queue.bytes_max as u64);
     if let Some(lanes) = status.lanes_filled {
         line("lanes_filled", u64::from(lanes));
+    }
+    if let Some((version, features)) = status.protocol {
+        line("protocol", u64::from(version));
+        reply::stat(out, &format!("peer:{}:features", status.name), features);
     }
 }
 

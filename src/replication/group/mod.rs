@@ -21,6 +21,7 @@ use self::peers::Peers;
 use self::solo::Solo;
 use self::status::Fences;
 pub use self::status::{GroupStatus, PeerStatus};
+use super::dialect::{Dialect, Features};
 use super::lane::Event;
 use super::lease::Lease;
 use super::message::{Beat, FlushAll, Message};
@@ -49,6 +50,8 @@ pub struct GroupOptions {
     pub last_man_standing: bool,
     /// Whether a member that reaches no other goes on answering reads, from an old copy perhaps.
     pub isolated_reads: bool,
+    /// What of the peer protocol this node speaks.
+    pub speaks: Dialect,
     /// Randomness for what must not be guessed.
     pub seed: u64,
     /// What must hold.
@@ -158,7 +161,7 @@ impl<W> Group<W> {
         let mut peers = Peers::default();
         let me = &options.me;
         // Former lives of this very node: it knows best that they are over.
-        peers.meet(me, &options.succeeds);
+        peers.meet(me, &options.succeeds, &options.speaks);
         Self {
             lease,
             peers,
@@ -207,11 +210,12 @@ impl<W> Group<W> {
         &mut self,
         peer: &Member,
         succeeds: &[Incarnation],
+        speaks: &Dialect,
         now: Now,
         out: &mut O,
     ) -> Vec<Todo> {
         self.witnesses.remove(&peer.name);
-        self.peers.meet(peer, succeeds);
+        self.peers.meet(peer, succeeds, speaks);
         self.beat_to(peer.incarnation, now, out);
         self.review(now, out)
     }

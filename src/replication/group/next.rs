@@ -72,14 +72,15 @@ impl<W> Group<W> {
     pub(super) fn propose<O: Outside<W>>(&mut self, now: Now, out: &mut O) -> Vec<Todo> {
         self.drop_wanted(now);
         if let Some(view) = self.last_man(now).filter(|view| self.may_offer(view, now)) {
-            return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
+            return vec![Todo::Log(LogWish::FoundLine(Box::new(self.with_features(view))))];
         }
         if let Some(view) = self.solo(now) {
-            return vec![Todo::Log(LogWish::FoundLine(Box::new(view)))];
+            return vec![Todo::Log(LogWish::FoundLine(Box::new(self.with_features(view))))];
         }
         let Some(next) = self.next_view(now) else {
             return Vec::new();
         };
+        let next = self.with_features(next);
         if self.options.nodes.is_empty() {
             // There is nobody to agree with.
             return self.agreed(next, now, out);
@@ -88,6 +89,19 @@ impl<W> Group<W> {
             return Vec::new();
         }
         vec![Todo::Log(LogWish::Propose(Box::new(next)))]
+    }
+
+    /// With the features that all know who have a part in it. Of somebody who was never met here it is
+    /// not known what it knows.
+    fn with_features(&self, mut view: View) -> View {
+        let lives = view.members.iter().chain(&view.learners).map(|member| member.incarnation);
+        let known = lives.map(|life| match self.peers.speaks(life) {
+            _ if life == self.me() => self.options.speaks.features,
+            Some(speaks) => speaks.features,
+            None => Features::NONE,
+        });
+        view.features = known.fold(Features::ALL, Features::and);
+        view
     }
 
     /// Whether this was not offered a moment ago.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Timing;
+use crate::replication::dialect::Dialect;
 use crate::replication::message::Beat;
 use crate::replication::view::{Incarnation, Member};
 use crate::time::Millis;
@@ -21,6 +22,7 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Peer {
     name: Box<str>,
+    speaks: Dialect,
     /// When it was last heard.
     heard: Option<Millis>,
     /// When that which it has heard of this node was sent.
@@ -53,11 +55,12 @@ const REFUSALS_APART_MS: u64 = 1000;
 
 impl Peers {
     /// A connection has shown this life.
-    pub(super) fn meet(&mut self, member: &Member, succeeds: &[Incarnation]) {
+    pub(super) fn meet(&mut self, member: &Member, succeeds: &[Incarnation], speaks: &Dialect) {
         self.refusals.remove(&member.name);
         self.dead.extend(succeeds.iter().filter(|&&life| life != member.incarnation));
         let peer = || Peer {
             name: member.name.clone(),
+            speaks: *speaks,
             heard: None,
             echoed: None,
             promised: Millis(0),
@@ -166,6 +169,11 @@ impl Peers {
     /// What it has last said.
     pub(super) fn beat(&self, life: Incarnation) -> Option<&Beat> {
         self.met.get(&life)?.beat.as_ref()
+    }
+
+    /// What of the protocol it speaks.
+    pub(super) fn speaks(&self, life: Incarnation) -> Option<&Dialect> {
+        Some(&self.met.get(&life)?.speaks)
     }
 
     pub(super) fn rtt_ms(&self, life: Incarnation) -> Option<u64> {

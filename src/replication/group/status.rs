@@ -36,6 +36,8 @@ pub struct PeerStatus {
     pub is_up: bool,
     /// Milliseconds for a beat there and back.
     pub rtt_ms: Option<u64>,
+    /// The version that this node and it speak with each other, and what it knows beyond that.
+    pub protocol: Option<(u16, Features)>,
     /// The epoch of the newest view it knows.
     pub epoch: Epoch,
     /// Of a learner: the lanes that this node has filled.
@@ -53,12 +55,15 @@ impl<W> Group<W> {
             let up = lives.iter().copied().find(|&life| self.is_up(life, now));
             // Of one that is silent, or was left out, it matters too what it lacks.
             let life = up.or_else(|| lives.iter().copied().find(|&it| self.view.remembers(it)));
+            let speaks = life.and_then(|life| self.peers.speaks(life));
             PeerStatus {
                 name: name.clone(),
                 life,
                 is_witness: self.witnesses.contains(name),
                 is_up: up.is_some(),
                 rtt_ms: up.and_then(|life| self.peers.rtt_ms(life)),
+                protocol: speaks
+                    .and_then(|its| Some((self.options.speaks.version_with(its)?, its.features))),
                 epoch: up
                     .and_then(|life| self.peers.beat(life))
                     .map_or(Epoch(0), |beat| beat.view.1),

@@ -53,6 +53,7 @@ impl Table {
             first_epoch: Epoch(100),
             last_man_standing: true,
             isolated_reads: false,
+            speaks: Dialect::default(),
             seed: 1,
             rules: Rules::default(),
         };
@@ -62,7 +63,7 @@ impl Table {
             todo: Vec::new(),
         };
         for &n in others {
-            table.group.meet(&node(n), &[], at(1), &mut Unheard);
+            table.group.meet(&node(n), &[], &Dialect::default(), at(1), &mut Unheard);
         }
         table
     }
@@ -83,7 +84,7 @@ impl Table {
         let view = table.proposed().expect("the nodes change");
         table.enter(view, 26);
         table.others = vec![2, 3];
-        table.group.meet(&node(3), &[], at(30), &mut Unheard);
+        table.group.meet(&node(3), &[], &Dialect::default(), at(30), &mut Unheard);
         table.beats(40);
         let view = table.proposed().expect("n3 is here");
         assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
@@ -327,11 +328,12 @@ fn a_group_whose_members_are_all_over_begins_anew() {
     table.group.agreed(view, at(5), &mut Unheard);
     table.beats(10);
     assert!(table.proposed().is_none(), "they may be alive");
-    table.group.meet(&node(1), &[Incarnation(11)], at(20), &mut Unheard);
-    table.group.meet(&node(2), &[Incarnation(12)], at(20), &mut Unheard);
+    table.group.meet(&node(1), &[Incarnation(11)], &Dialect::default(), at(20), &mut Unheard);
+    table.group.meet(&node(2), &[Incarnation(12)], &Dialect::default(), at(20), &mut Unheard);
     table.beats(25);
     assert!(table.proposed().is_none(), "n3 may be");
-    table.todo = table.group.meet(&node(3), &[Incarnation(13)], at(30), &mut Unheard);
+    table.todo =
+        table.group.meet(&node(3), &[Incarnation(13)], &Dialect::default(), at(30), &mut Unheard);
     let view = table.proposed().unwrap();
     assert!(view.is_founding() && view.epoch > Epoch(200), "{view:?}");
     assert_eq!(names(&view.members), "n1 n2 n3");
@@ -723,4 +725,33 @@ fn the_death_of_whoever_is_left_out_ends_the_wait_for_it() {
     assert!(!table.flushes_at(120), "it has been promised something");
     table.group.refused("n3", true, at(130), &mut Unheard);
     assert!(table.flushes_at(131));
+}
+
+#[test]
+fn a_view_has_the_features_that_all_in_it_know() {
+    let mut table = Table::at_work(&[2]);
+    assert_eq!(table.group.view.features, Features::ALL);
+    table.changes(&add(3), &[2], 25).unwrap();
+    let view = table.proposed().expect("the nodes change");
+    table.enter(view, 26);
+    table.others = vec![2, 3];
+    let older = Dialect { features: Features::NONE, ..Dialect::default() };
+    table.group.meet(&node(3), &[], &older, at(30), &mut Unheard);
+    table.beats(40);
+    let view = table.proposed().expect("n3 is here");
+    assert_eq!((names(&view.learners), view.features), ("n3".into(), Features::NONE));
+    table.enter(view, 50);
+    // A newer program takes its place, which knows something that nobody else does.
+    table.others = vec![2];
+    table.todo = table.group.refused("n3", true, at(60), &mut Unheard);
+    let view = table.proposed().expect("n3 is dead");
+    assert_eq!(view.features, Features::ALL);
+    table.enter(view, 70);
+    let newer = Dialect { features: Features(u64::MAX), ..Dialect::default() };
+    table.others = vec![2, 5];
+    let again = Member { name: node(3).name, incarnation: Incarnation(5) };
+    table.group.meet(&again, &[], &newer, at(80), &mut Unheard);
+    table.beats(90);
+    let view = table.proposed().expect("n3 is back");
+    assert_eq!((names(&view.learners), view.features), ("n3".into(), Features::ALL));
 }

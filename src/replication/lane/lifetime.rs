@@ -39,25 +39,35 @@ impl Pulse {
 }
 
 impl<W> Lane<W> {
-    /// Until when a request of this node may be carried out, in cluster time; `None`: it may not be
-    /// given to anybody now. Reckoned anew each time: this node may have been wrong about cluster
-    /// time when the request came, never about how long ago that was.
-    pub(super) fn may_be_carried_out_until(
-        &self,
-        request: &Request<W>,
-        now: Now,
-    ) -> Option<Millis> {
+    /// Whether a request of this node may be given to anybody.
+    pub(super) fn may_ask_now(&self, request: &Request<W>, now: Now) -> bool {
+        let has_time = request.until > now.local;
+        let knows_clients = self.pulse.is_steady(self.options.suspect_ms, now.local);
+        !self.options.rules.lifetime || (has_time && (request.is_read() || knows_clients))
+    }
+
+    /// Until when it may be carried out, in cluster time, where all can be told. Reckoned anew each
+    /// time: this node may have been wrong about cluster time when the request came, never about how
+    /// long ago that was.
+    pub(super) fn until(&self, request: &Request<W>, now: Now) -> Option<Millis> {
+        let in_view = self.view.features.and(self.options.features);
         let left_ms = request.until.since(now.local);
-        let is_safe = request.is_read() || self.pulse.is_steady(self.options.suspect_ms, now.local);
-        let may_ask = !self.options.rules.lifetime || (left_ms > 0 && is_safe);
-        may_ask.then(|| now.cluster.plus(left_ms))
+        in_view.has(Features::LIFETIMES).then(|| now.cluster.plus(left_ms))
+    }
+
+    /// A node says nothing that not all of its view know.
+    pub(super) fn check_dialect(&self, fwd: &Fwd) -> Result<(), Violation> {
+        if fwd.until.is_some() && !self.options.features.has(Features::LIFETIMES) {
+            return Err(Violation("a lifetime, of which this node knows nothing"));
+        }
+        Ok(())
     }
 
     /// Whether nobody waits for this request any more. Its origin needs no answer: it has given up
     /// as well.
     pub(super) fn is_over(&mut self, fwd: &Fwd, now: Now) -> bool {
-        let is_over =
-            self.options.rules.lifetime && fwd.until.is_some_and(|until| now.cluster >= until);
+        let is_past = fwd.until.is_some_and(|until| now.cluster >= until);
+        let is_over = self.options.rules.lifetime && is_past;
         self.backlog.expired += u64::from(is_over);
         is_over
     }

@@ -30,6 +30,7 @@ use self::requests::{Known, Request, Requests, Results};
 use self::slots::Slots;
 use self::stream::{Answer, Entry, Incoming, Outgoing};
 use self::sync::Filling;
+use super::dialect::Features;
 use super::lease::Lease;
 use super::message::{
     Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_sane,
@@ -60,6 +61,8 @@ pub struct LaneOptions {
     pub request_ms: u64,
     /// How fast learners are filled.
     pub pace: Arc<Pace>,
+    /// What this node knows of the protocol, beyond its version.
+    pub features: Features,
     /// What must hold.
     pub rules: Rules,
 }
@@ -257,9 +260,10 @@ impl<W> Lane<W> {
         let Some(request) = self.requests.get(counter) else {
             return;
         };
-        let Some(until) = self.may_be_carried_out_until(request, items.now()) else {
+        if !self.may_ask_now(request, items.now()) {
             return;
-        };
+        }
+        let until = self.until(request, items.now());
         let (key, mutation, is_new) =
             (request.key.clone(), request.mutation.clone(), request.sent.is_none());
         let owner = Key::new(&key).and_then(|key| self.owners.owner(key.hash()));
@@ -268,7 +272,7 @@ impl<W> Lane<W> {
         };
         self.requests.sent(counter, out.local_time());
         let done_up_to = self.requests.done_up_to();
-        let fwd = Fwd { counter, done_up_to, until: Some(until), key, mutation };
+        let fwd = Fwd { counter, done_up_to, until, key, mutation };
         if owner != self.options.me {
             // Asked again after a while, it is still one.
             self.backlog.asked += u64::from(is_new);
@@ -407,6 +411,7 @@ impl<W> Lane<W> {
         if !self.decides() {
             return Ok(());
         }
+        self.check_dialect(&fwd)?;
         let request = RequestId { origin: from, counter: fwd.counter };
         self.prune(from, fwd.done_up_to);
         match self.results.get(request) {

@@ -227,6 +227,7 @@ fn view(epoch: u32, members: &[u64], learners: &[u64]) -> View {
         generation: Epoch(1),
         members: list(members),
         learners: list(learners),
+        features: Features::ALL,
         ..View::default()
     }
 }
@@ -253,6 +254,7 @@ impl Wire {
             patience_ms: 2000,
             request_ms: 30_000,
             pace: Arc::default(),
+            features: Features::ALL,
             rules,
         };
         self.lanes.insert(life(n), (Lane::new(options), Map::default()));
@@ -991,4 +993,28 @@ fn a_node_that_stood_still_gives_no_change_to_anybody_before_it_knows_who_still_
     tick(&mut wire, other, 2550);
     wire.settle();
     assert_eq!(wire.value(owner), Some(&b"and this"[..]));
+}
+
+#[test]
+fn nothing_is_said_that_not_all_of_the_view_know() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.lanes.get_mut(&life(owner)).unwrap().0.options.features = Features::NONE;
+    let asks = |wire: &mut Wire, features, epoch| {
+        wire.install(&View { features, ..view(epoch, &[1, 2], &[]) });
+        wire.settle();
+        wire.mutate(other, epoch, set(b"v"));
+        let (_, message) = wire.on_the_way[&(life(other), life(owner))][0].clone();
+        message
+    };
+    let endless = asks(&mut wire, Features::NONE, 1);
+    assert!(matches!(endless, LaneMessage::Fwd(Fwd { until: None, .. })), "{endless:?}");
+    wire.settle();
+    assert_eq!(wire.answers, [(1, STORED)]);
+    // Said all the same, it breaks the link: the owner would not have read it at all.
+    let wrong = asks(&mut wire, Features::ALL, 2);
+    wire.with(owner, |lane, items, post| {
+        assert!(lane.receive(life(other), Epoch(2), wrong, items, post).is_err());
+    });
 }
