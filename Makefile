@@ -48,7 +48,7 @@ clients: build ## foreign client libraries, from Debian, PyPI and npm, on one no
 	python3 tests/clients/run.py --binary $(SESSIOND)
 
 fuzz: ## a minute of fuzzing each target; needs cargo-fuzz. FUZZ_SECONDS=n for longer
-	cd tests/fuzz && for target in connection parser frame; do \
+	cd tests/fuzz && for target in connection parser frame peers handshake state_file; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . -s none $$target -- \
 	        -max_len=8192 -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; done
 

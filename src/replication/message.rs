@@ -420,9 +420,15 @@ pub fn decode_view(bytes: &[u8]) -> Option<View> {
     parse(bytes)
 }
 
-/// Whether a decoded record can be one at all.
-pub(super) fn is_sane(record: &Record<Bytes>) -> bool {
-    crate::key::Key::new(&record.key).is_some() && record.version > Version::default()
+/// Whether a decoded record can be one at all, in that epoch.
+pub(super) fn is_sane(record: &Record<Bytes>, epoch: Epoch) -> bool {
+    crate::key::Key::new(&record.key).is_some() && is_given(record.version, epoch)
+}
+
+/// Whether somebody may have given that version by then: no later epoch has given any. The highest
+/// of all could be followed by none.
+pub(super) fn is_given(version: Version, epoch: Epoch) -> bool {
+    version > Version::default() && version.epoch() <= epoch
 }
 
 #[cfg(test)]

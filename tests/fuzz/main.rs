@@ -1,6 +1,10 @@
 //! Replays the corpus of the fuzz targets: what once was interesting stays tested, on stable Rust.
 
+mod arbitrary;
+mod handshake;
 mod oracle;
+mod peers;
+mod state_file;
 
 use std::fs;
 use std::path::Path;
@@ -29,4 +33,19 @@ fn parsers() {
 #[test]
 fn frames() {
     replay("frame", oracle::frame);
+}
+
+#[test]
+fn peers_that_were_let_in() {
+    replay("peers", peers::peers);
+}
+
+#[test]
+fn handshakes() {
+    replay("handshake", handshake::handshake);
+}
+
+#[test]
+fn state_files() {
+    replay("state_file", state_file::state_file);
 }

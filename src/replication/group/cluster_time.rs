@@ -18,7 +18,7 @@ impl<W> Group<W> {
             return None;
         }
         let (own, median) = (lead(now), self.median_lead(now)?);
-        if !self.is_member() || median - own > STEP_MS {
+        if !self.is_member() || median.saturating_sub(own) > STEP_MS {
             return (median != own).then(|| take(median, now));
         }
         let mut others = self.view.others(self.me()).filter(|&other| self.is_up(other, now));
@@ -28,12 +28,12 @@ impl<W> Group<W> {
         let goal = match self.decider(now) {
             Some(decider) if decider != self.me() => {
                 let its = self.peers.lead_ms(decider)?;
-                if (its - median).abs() <= STEP_MS { its } else { median }
+                if its.abs_diff(median) <= STEP_MS.unsigned_abs() { its } else { median }
             }
-            _ if (median - own).abs() <= TOLERANCE_MS => own,
+            _ if median.abs_diff(own) <= TOLERANCE_MS.unsigned_abs() => own,
             _ => median,
         };
-        (goal != own).then(|| Todo::SlewTime((goal - own).signum()))
+        (goal != own).then(|| Todo::SlewTime(goal.saturating_sub(own).signum()))
     }
 
     /// Whoever becomes a member takes the time of most of them.

@@ -292,6 +292,9 @@ impl<W> Group<W> {
             return None;
         }
         let mut next = self.view.successor(true, "flush_all");
+        if next.epoch > Epoch::MAX {
+            return None;
+        }
         let wishes = self.flushes_wished();
         let mut is_wanted = false;
         for (origin, request) in wishes {

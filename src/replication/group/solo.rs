@@ -54,7 +54,8 @@ impl<W> Group<W> {
         let mut next = self.view.successor(false, cause);
         next.epoch = Epoch((self.view.epoch.0 + LINE_GAP).max(self.options.first_epoch.0));
         next.nodes = self.nodes().clone();
-        next.line = Line { number: self.view.line.number + 1, random: self.options.seed };
+        next.line =
+            Line { number: self.view.line.number.saturating_add(1), random: self.options.seed };
         next.members = vec![self.options.me.clone()];
         next.learners.clear();
         next.unsettled.clear();

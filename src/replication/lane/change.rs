@@ -166,7 +166,8 @@ impl<W> Lane<W> {
         items: &mut I,
         out: &mut O,
     ) -> Result<(), Violation> {
-        if !flush.records.iter().all(is_sane) {
+        let epoch = self.newest_epoch();
+        if !flush.records.iter().all(|record| is_sane(record, epoch)) {
             return Err(Violation("a record without a legal key or version"));
         }
         let Some(change) = &mut self.change else {

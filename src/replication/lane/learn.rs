@@ -166,7 +166,8 @@ impl<W> Lane<W> {
         out: &mut O,
     ) -> Result<(), Violation> {
         let is_sure = matches!(self.learning.get(&from), Some(Learning::Sure));
-        if self.role != Role::Learner || !is_sure || !records.iter().all(is_sane) {
+        let are_sane = records.iter().all(|record| is_sane(record, self.view.epoch));
+        if self.role != Role::Learner || !is_sure || !are_sane {
             return Err(Violation("a snapshot chunk that makes no sense here"));
         }
         for record in records {

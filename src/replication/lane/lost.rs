@@ -163,7 +163,10 @@ impl<W> Lane<W> {
         keys: Vec<(Bytes, Version)>,
         items: &mut I,
         out: &mut O,
-    ) {
+    ) -> Result<(), Violation> {
+        if !keys.iter().all(|(_, version)| is_given(*version, self.view.epoch)) {
+            return Err(Violation("a version that nobody has given"));
+        }
         for (bytes, version) in keys {
             let Some(key) = Key::new(&bytes) else {
                 continue;
@@ -176,6 +179,7 @@ impl<W> Lane<W> {
                 self.append(record, None, out);
             }
         }
+        Ok(())
     }
 
     /// Everybody does without this item from here on.

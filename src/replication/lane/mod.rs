@@ -33,7 +33,7 @@ use self::sync::Filling;
 use super::dialect::Features;
 use super::lease::Lease;
 use super::message::{
-    Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_sane,
+    Answered, Apply, Fwd, FwdDone, LaneMessage, Message, RequestId, ViewFlush, is_given, is_sane,
 };
 use super::view::{Incarnation, Owners, View};
 use super::{Items, Outside, Pace, Rules};
@@ -335,10 +335,7 @@ impl<W> Lane<W> {
                 self.settle(out);
                 Ok(())
             }
-            LaneMessage::Lost(keys) => {
-                self.give_up(keys, items, out);
-                Ok(())
-            }
+            LaneMessage::Lost(keys) => self.give_up(keys, items, out),
             LaneMessage::Bump(keys) => {
                 keys.iter().filter_map(|key| Key::new(key)).for_each(|key| items.bump(key));
                 Ok(())
@@ -504,7 +501,7 @@ impl<W> Lane<W> {
         items: &mut I,
         out: &mut O,
     ) -> Result<(), Violation> {
-        if !is_sane(&apply.record) {
+        if !is_sane(&apply.record, self.newest_epoch()) {
             return Err(Violation("a record without a legal key or version"));
         }
         let Self { incoming, pending, .. } = self;

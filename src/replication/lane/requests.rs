@@ -133,7 +133,7 @@ impl Results {
         let of_origin = self.0.entry(origin).or_default();
         if done_up_to > of_origin.done_up_to {
             of_origin.done_up_to = done_up_to;
-            of_origin.outcomes = of_origin.outcomes.split_off(&(done_up_to + 1));
+            of_origin.outcomes = of_origin.outcomes.split_off(&done_up_to.saturating_add(1));
         }
     }
 

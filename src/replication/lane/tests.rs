@@ -1018,3 +1018,28 @@ fn nothing_is_said_that_not_all_of_the_view_know() {
         assert!(lane.receive(life(other), Epoch(2), wrong, items, post).is_err());
     });
 }
+
+#[test]
+fn a_version_of_an_epoch_that_has_not_come_breaks_the_link() {
+    let owner = owner(&[1, 2]);
+    let other = 3 - owner;
+    let mut wire = Wire::new(&[1, 2]);
+    wire.install(&view(1, &[1, 2], &[]));
+    wire.settle();
+    let record = |version| Record {
+        key: Bytes::from_static(KEY),
+        version: Version::from_raw(version),
+        change: KeyChange::Delete,
+    };
+    for version in [0, 2 << 40, u64::MAX] {
+        let (record, key) = (record(version), Bytes::from_static(KEY));
+        let lost = LaneMessage::Lost(vec![(key, record.version)]);
+        let apply = Apply { position: 1, committed: 0, record, answered: None };
+        for (at, from, message) in [(owner, other, lost), (other, owner, LaneMessage::Apply(apply))]
+        {
+            wire.with(at, |lane, items, post| {
+                assert!(lane.receive(life(from), Epoch(1), message, items, post).is_err());
+            });
+        }
+    }
+}
