@@ -11,6 +11,10 @@ use crate::time::Now;
 /// that they said, the end included, and has given up whoever had ended.
 const CATCH_UP_MS: u64 = 500;
 
+/// A shorter stop is none, however soon others are suspected: a busy thread makes such, and no client
+/// gives up so soon.
+const STOP_MIN_MS: u64 = 400;
+
 /// Whether this node has been moving.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
@@ -29,7 +33,7 @@ impl Pulse {
     }
 
     fn is_late(&self, suspect_ms: u64, now: Millis) -> bool {
-        self.last.is_some_and(|last| now.since(last) > suspect_ms)
+        self.last.is_some_and(|last| now.since(last) > suspect_ms.max(STOP_MIN_MS))
     }
 
     /// Whether it knows which of its clients are there.
