@@ -2,6 +2,7 @@
 //!
 //! The map of the modules, and which may use which, is in `docs/architecture.md`.
 
+pub mod chunk;
 pub mod exposition;
 pub mod key;
 pub mod membership;

@@ -249,7 +249,7 @@ pub struct Sight {
 
 impl<B> Record<B> {
     /// The same record over other bytes: borrowed from owned, or owned from borrowed.
-    pub fn map<'a, C>(&'a self, convert: impl Fn(&'a B) -> C) -> Record<C> {
+    pub fn map<'a, C>(&'a self, mut convert: impl FnMut(&'a B) -> C) -> Record<C> {
         let change = match &self.change {
             Change::Put { cas, flags, deadline, marks, value } => Change::Put {
                 cas: *cas,
@@ -280,7 +280,7 @@ impl Record<Bytes> {
 
 impl<B> Mutation<B> {
     /// The same wish over other bytes: borrowed from owned, or owned from borrowed.
-    pub fn map<'a, C>(&'a self, convert: impl Fn(&'a B) -> C) -> Mutation<C> {
+    pub fn map<'a, C>(&'a self, mut convert: impl FnMut(&'a B) -> C) -> Mutation<C> {
         match self {
             Self::Store { mode, flags, deadline, terms, value } => Mutation::Store {
                 mode: *mode,

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Base modules: imported by all, importing only each other.
-const BASE: &[&str] = &["exposition", "key", "record", "settings", "stats", "time", "version"];
+const BASE: &[&str] =
+    &["chunk", "exposition", "key", "record", "settings", "stats", "time", "version"];
 
 /// What each module may import besides the base and itself.
 const MAY_USE: &[(&str, &[&str])] = &[

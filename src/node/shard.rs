@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Host;
 use super::ahead::Sought;
 use super::decide::{self, Decided};
+use crate::chunk::{self, Chunk};
 use crate::key::{Key, KeyHash};
 use crate::record::{Change, Digest, Mutation, Outcome, Record};
 use crate::replication::message::LaneMessage;
@@ -27,6 +28,7 @@ pub(super) struct Shard<W> {
     lane: Lane<W>,
     /// Where values are put together that no client has sent as a whole.
     scratch: Vec<u8>,
+    chunk: Chunk,
     /// Records that did not fit.
     homeless: Vec<(Bytes, Version)>,
     item_max: usize,
@@ -34,7 +36,14 @@ pub(super) struct Shard<W> {
 
 impl<W> Shard<W> {
     pub(super) fn new(lane: LaneOptions, store: Store, item_max: usize) -> Self {
-        Self { store, lane: Lane::new(lane), scratch: Vec::new(), homeless: Vec::new(), item_max }
+        Self {
+            store,
+            lane: Lane::new(lane),
+            scratch: Vec::new(),
+            chunk: Chunk::default(),
+            homeless: Vec::new(),
+            item_max,
+        }
     }
 
     /// Whether this copy of the key is the one to show, if `proves_read` says so afterwards.
@@ -202,6 +211,7 @@ impl<W> Shard<W> {
         let items = ShardItems {
             store: &mut self.store,
             scratch: &mut self.scratch,
+            chunk: &mut self.chunk,
             homeless: &mut self.homeless,
             item_max: self.item_max,
             now,
@@ -224,6 +234,7 @@ fn tell_owner<W>(lane: &mut Lane<W>, key: Key<'_>, idle_s: u32) {
 struct ShardItems<'a> {
     store: &'a mut Store,
     scratch: &'a mut Vec<u8>,
+    chunk: &'a mut Chunk,
     homeless: &'a mut Vec<(Bytes, Version)>,
     item_max: usize,
     now: Now,
@@ -233,13 +244,21 @@ impl Items for ShardItems<'_> {
     fn decide(
         &mut self,
         key: Key<'_>,
-        mutation: &Mutation<&[u8]>,
+        mutation: &Mutation<Bytes>,
         versions: &mut Versions,
     ) -> Decision {
-        let (store, scratch) = (&mut *self.store, &mut *self.scratch);
+        let (store, scratch, chunk) = (&mut *self.store, &mut *self.scratch, &mut *self.chunk);
+        let borrowed = mutation.map(|value| value.as_ref());
         let Decided { outcome, record } =
-            decide::decide(store, scratch, key, mutation, versions, self.item_max, self.now);
-        let record = record.map(|record| record.map(|bytes| Bytes::copy_from_slice(bytes)));
+            decide::decide(store, scratch, key, &borrowed, versions, self.item_max, self.now);
+        // Nearly always the value is the one that the client has sent.
+        let mut keep = |bytes: &&[u8]| match mutation {
+            Mutation::Store { value, .. } => {
+                chunk::part_of(value, bytes).unwrap_or_else(|| chunk.copy(bytes))
+            }
+            _ => chunk.copy(bytes),
+        };
+        let record = record.map(|record| record.map(&mut keep));
         Decision { outcome, record }
     }
 
@@ -248,6 +267,10 @@ impl Items for ShardItems<'_> {
             tracing::warn!(bytes = record.size(), "no memory for an item of another node");
             self.homeless.push((record.key.clone(), record.version));
         }
+    }
+
+    fn has_lost(&self) -> bool {
+        !self.homeless.is_empty() || self.store.has_lost()
     }
 
     fn take_lost(&mut self) -> Vec<(Bytes, Version)> {

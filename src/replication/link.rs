@@ -3,19 +3,14 @@
 //!
 //! Messages are numbered from 1. The sender keeps each until it is acknowledged; on a new
 //! connection the receiver says how far it has come, and the sender goes on from there. Knows
-//! neither connections nor time, nor what is in the messages but how much room they take.
+//! neither connections nor time, nor what is in the messages.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use super::message::{Packet, Received};
 
-use super::message::{LaneMessage, Message, Received};
-use crate::record::{Mutation, Outcome};
-
-/// What a message takes beside its keys and values, about.
-const MESSAGE_BYTES: usize = 160;
-/// What a key in a list takes beside its bytes.
-const KEY_BYTES: usize = 48;
+/// What a message takes beside its bytes, about.
+const MESSAGE_BYTES: usize = 96;
 
 /// The sender's half of a session.
 ///
@@ -31,7 +26,7 @@ pub struct Outbox {
     acked: u64,
     /// Up to here it was given to the present connection.
     sent: u64,
-    waiting: VecDeque<(Message, usize)>,
+    waiting: VecDeque<Packet>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -45,6 +40,17 @@ pub struct Load {
     pub bytes: usize,
     /// So much may be kept.
     pub bytes_max: usize,
+}
+
+/// What an outbox has for the present connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// Nothing.
+    Nothing,
+    /// Messages that nobody waits for: they may go with the next that somebody does.
+    Patient,
+    /// At least one that somebody waits for.
+    Urgent,
 }
 
 /// So many messages were lost; a new session has begun, which needs a new connection.
@@ -71,10 +77,9 @@ impl Outbox {
     }
 
     /// Adds a message. Too much: all that waits is lost, this one included.
-    pub fn push(&mut self, message: Message) -> Result<(), Broken> {
-        let bytes = weight(&message);
-        self.waiting.push_back((message, bytes));
-        self.bytes += bytes;
+    pub fn push(&mut self, packet: Packet) -> Result<(), Broken> {
+        self.bytes += weight(&packet);
+        self.waiting.push_back(packet);
         if self.bytes > self.bytes_max { Err(self.start_over()) } else { Ok(()) }
     }
 
@@ -95,10 +100,22 @@ impl Outbox {
     }
 
     /// The next message for the present connection.
-    pub fn next_unsent(&mut self) -> Option<&Message> {
-        let (message, _) = self.waiting.get((self.sent - self.acked) as usize)?;
+    pub fn next_unsent(&mut self) -> Option<&Packet> {
+        let packet = self.waiting.get((self.sent - self.acked) as usize)?;
         self.sent += 1;
-        Some(message)
+        Some(packet)
+    }
+
+    /// Whether something waits for the present connection, and whether that may wait on.
+    pub fn unsent(&self) -> Unsent {
+        let mut unsent = self.waiting.range((self.sent - self.acked) as usize..);
+        if unsent.len() == 0 {
+            Unsent::Nothing
+        } else if unsent.all(|packet| packet.is_patient) {
+            Unsent::Patient
+        } else {
+            Unsent::Urgent
+        }
     }
 
     /// The receiver has so much; what it says of another session is nothing.
@@ -114,8 +131,8 @@ impl Outbox {
     fn forget(&mut self, up_to: u64) {
         while self.acked < up_to {
             self.acked += 1;
-            if let Some((_, bytes)) = self.waiting.pop_front() {
-                self.bytes -= bytes;
+            if let Some(packet) = self.waiting.pop_front() {
+                self.bytes -= weight(&packet);
             }
         }
     }
@@ -188,40 +205,9 @@ impl Inbox {
     }
 }
 
-/// The memory that a message keeps, about.
-fn weight(message: &Message) -> usize {
-    let Message::Lane(_, _, message) = message else {
-        return MESSAGE_BYTES;
-    };
-    let records = match message {
-        LaneMessage::Fwd(fwd) => fwd.key.len() + value_of(&fwd.mutation),
-        LaneMessage::FwdDone(done) => match &done.outcome {
-            Outcome::Item(item) => item.value.len(),
-            _ => 0,
-        },
-        LaneMessage::Apply(apply) => apply.record.size(),
-        LaneMessage::ViewFlush(flush) => {
-            let records = flush.records.iter().map(|record| record.size() + MESSAGE_BYTES);
-            records.sum::<usize>() + flush.answered.len() * MESSAGE_BYTES
-        }
-        LaneMessage::SnapChunk(records) => {
-            records.iter().map(|record| record.size() + MESSAGE_BYTES).sum()
-        }
-        LaneMessage::SnapDigests(digests) => size_of_val(&digests[..]),
-        LaneMessage::SnapWant(slots) => size_of_val(&slots[..]),
-        LaneMessage::SnapEnd(answered) => answered.len() * MESSAGE_BYTES,
-        LaneMessage::Lost(items) => items.iter().map(|(key, _)| key.len() + KEY_BYTES).sum(),
-        LaneMessage::Bump(keys) => keys.iter().map(|key| key.len() + KEY_BYTES).sum(),
-        _ => 0,
-    };
-    MESSAGE_BYTES + records
-}
-
-fn value_of(mutation: &Mutation<Bytes>) -> usize {
-    match mutation {
-        Mutation::Store { value, .. } => value.len(),
-        _ => 0,
-    }
+/// The memory that it keeps, about.
+fn weight(packet: &Packet) -> usize {
+    MESSAGE_BYTES + packet.frame.len()
 }
 
 #[cfg(test)]
@@ -229,25 +215,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::version::Epoch;
 
     /// A message that can be told apart from the others.
-    fn message(n: u64) -> Message {
-        Message::Lane(0, Epoch(1), LaneMessage::AppliedUpTo(n))
+    fn message(n: u64) -> Packet {
+        Packet { frame: n.to_le_bytes().to_vec().into(), is_patient: false }
     }
 
-    fn number_of(message: &Message) -> u64 {
-        match message {
-            Message::Lane(_, _, LaneMessage::AppliedUpTo(n)) => *n,
-            other => panic!("{other:?} was never sent"),
-        }
+    fn number_of(packet: &Packet) -> u64 {
+        u64::from_le_bytes(packet.frame[..].try_into().unwrap())
     }
 
     /// One connection: what is on its way, and how the receiver counts.
     struct Connection {
         session: u64,
         counted: u64,
-        wire: VecDeque<Message>,
+        wire: VecDeque<Packet>,
     }
 
     fn connect(outbox: &mut Outbox, inbox: &mut Inbox) -> Connection {
@@ -333,14 +315,15 @@ mod tests {
 
     #[test]
     fn too_much_that_waits_begins_a_new_session_and_both_sides_know() {
-        let (mut outbox, mut inbox) = (Outbox::new(5, 3 * MESSAGE_BYTES), Inbox::default());
+        let bytes = 3 * weight(&message(1));
+        let (mut outbox, mut inbox) = (Outbox::new(5, bytes), Inbox::default());
         let mut connection = connect(&mut outbox, &mut inbox);
         for n in 1..=3 {
             assert_eq!(outbox.push(message(n)), Ok(()));
         }
         connection.wire.extend(outbox.next_unsent().cloned());
         arrive(&mut connection, &mut inbox, &mut Vec::new(), 1);
-        let load = Load { messages: 3, bytes: 3 * MESSAGE_BYTES, bytes_max: 3 * MESSAGE_BYTES };
+        let load = Load { messages: 3, bytes, bytes_max: bytes };
         assert_eq!(outbox.load(), load);
         assert_eq!(outbox.push(message(4)), Err(Broken { messages: 4 }));
         assert_eq!(outbox.next_unsent(), None);
@@ -364,6 +347,22 @@ mod tests {
         assert_eq!(outbox.resume(forgotten), Some(Err(Broken { messages: 1 })));
         assert_eq!(outbox.position(), Received { session: 2, up_to: 0 });
         assert_eq!(outbox.resume(forgotten), None);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_takes_along_what_nobody_does() {
+        let mut outbox = Outbox::new(1, 1 << 20);
+        assert_eq!(outbox.unsent(), Unsent::Nothing);
+        outbox.push(Packet { is_patient: true, ..message(1) }).unwrap();
+        assert_eq!(outbox.unsent(), Unsent::Patient);
+        outbox.push(message(2)).unwrap();
+        outbox.push(Packet { is_patient: true, ..message(3) }).unwrap();
+        assert_eq!(outbox.unsent(), Unsent::Urgent);
+        assert_eq!(outbox.next_unsent().map(number_of), Some(1));
+        assert_eq!(outbox.next_unsent().map(number_of), Some(2));
+        assert_eq!(outbox.unsent(), Unsent::Patient);
+        assert_eq!(outbox.next_unsent().map(number_of), Some(3));
+        assert_eq!(outbox.unsent(), Unsent::Nothing);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! that is too long, of an unknown type that must be understood, or does not decode to its last
 //! byte is refused whole. The format is described in `docs/protocol-peer.md`.
 
-use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use bytes::{Buf, Bytes};
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Dialect;
 use super::nodes::Roster;
 use super::view::{Incarnation, Line, View};
+use crate::chunk::Chunk;
 use crate::record::{Digest, Mutation, Outcome, Record};
 use crate::time::Millis;
 use crate::version::{Epoch, Version};
@@ -89,6 +90,24 @@ pub enum Message {
     Proof(Proof),
     /// About one lane.
     Lane(u8, Epoch, LaneMessage),
+}
+
+/// A message as it goes over a connection. Copies share its bytes, whoever they go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// What `encode` makes of the message.
+    pub frame: Bytes,
+    /// Nobody waits for it: it may go with the next that somebody waits for.
+    pub is_patient: bool,
+}
+
+impl Packet {
+    /// That message, ready to be sent, in a chunk with others.
+    pub fn of(message: &Message, chunk: &mut Chunk) -> Self {
+        let frame = chunk.write(|out| encode(message, out));
+        let is_patient = matches!(message, Message::Lane(_, _, LaneMessage::CommitUpTo(_)));
+        Self { frame, is_patient }
+    }
 }
 
 /// A random number that is used once.
@@ -182,7 +201,7 @@ pub struct RequestId {
 
 /// See `LaneMessage::Fwd`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fwd {
+pub struct Fwd<B = Bytes> {
     /// The origin's count.
     pub counter: u64,
     /// The origin has answers to all requests up to this one.
@@ -192,9 +211,17 @@ pub struct Fwd {
     #[serde(skip)]
     pub until: Option<Millis>,
     /// 1 to 250 bytes.
-    pub key: Bytes,
+    pub key: B,
     /// What is wanted.
-    pub mutation: Mutation<Bytes>,
+    pub mutation: Mutation<B>,
+}
+
+impl<B> Fwd<B> {
+    /// The same over other bytes.
+    pub fn map<'a, C>(&'a self, mut convert: impl FnMut(&'a B) -> C) -> Fwd<C> {
+        let Self { counter, done_up_to, until, ref key, ref mutation } = *self;
+        Fwd { counter, done_up_to, until, key: convert(key), mutation: mutation.map(convert) }
+    }
 }
 
 /// See `LaneMessage::FwdDone`.
@@ -208,15 +235,23 @@ pub struct FwdDone {
 
 /// See `LaneMessage::Apply`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Apply {
+pub struct Apply<B = Bytes> {
     /// Dense, from 1, per owner, lane and epoch.
     pub position: u64,
     /// As `CommitUpTo`.
     pub committed: u64,
     /// The new state.
-    pub record: Record<Bytes>,
+    pub record: Record<B>,
     /// Which forwarded request this answers.
     pub answered: Option<Answered>,
+}
+
+impl<B> Apply<B> {
+    /// The same over other bytes.
+    pub fn map<C>(self, convert: impl FnMut(&B) -> C) -> Apply<C> {
+        let Self { position, committed, record, answered } = self;
+        Apply { position, committed, record: record.map(convert), answered }
+    }
 }
 
 /// A forwarded request and its outcome, remembered by all.
@@ -339,35 +374,86 @@ fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>)
 fn frame<T: Serialize>(kind: u8, body: &T, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0, 0, 0, 0, kind, 0]);
-    let written = postcard::to_extend(body, std::mem::take(out));
-    *out = written.expect("writing to a Vec can't fail, and our types know their lengths");
+    let written = postcard::serialize_with_flavor(body, Behind(out));
+    written.expect("writing to a Vec can't fail, and our types know their lengths");
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads the frame at the start of `input`; none may be longer than `length_max`.
-pub fn decode(input: &[u8], length_max: usize) -> Result<Frame, BadFrame> {
-    let Some((header, rest)) = input.split_first_chunk::<HEADER>() else {
-        return Ok(Frame::Incomplete);
+/// Writes behind what is there. Postcard's own way takes values byte by byte.
+struct Behind<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Behind<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many bytes at the start of `input` are whole frames; none may be longer than `length_max`.
+pub fn whole_frames(input: &[u8], length_max: usize) -> Result<usize, BadFrame> {
+    let mut whole = 0;
+    while let Some(length) = frame_length(&input[whole..], length_max)? {
+        whole += length;
+    }
+    Ok(whole)
+}
+
+/// The length of the frame at the start of `input`, if it is all there.
+fn frame_length(input: &[u8], length_max: usize) -> Result<Option<usize>, BadFrame> {
+    let Some(&header) = input.first_chunk::<4>() else {
+        return Ok(None);
     };
-    let [a, b, c, d, kind, flags] = *header;
-    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    let length = u32::from_le_bytes(header) as usize;
     if !(2..=length_max).contains(&length) {
         return Err(BadFrame::TooLong(length));
     }
-    let Some(body) = rest.get(..length - 2) else {
+    Ok((input.len() - 4 >= length).then_some(length + 4))
+}
+
+/// Reads the frame at the start of `input`; none may be longer than `length_max`.
+pub fn decode(input: &[u8], length_max: usize) -> Result<Frame, BadFrame> {
+    decode_with(input, length_max, &|bytes| Bytes::copy_from_slice(bytes))
+}
+
+/// The same, and takes it off. Keys and values of requests and records stay where they are.
+pub fn decode_first(received: &mut Bytes, length_max: usize) -> Result<Frame, BadFrame> {
+    let frame = decode_with(received, length_max, &|bytes| received.slice_ref(bytes))?;
+    if let Frame::Message(length, _) | Frame::Skip(length) = frame {
+        received.advance(length);
+    }
+    Ok(frame)
+}
+
+/// Makes bytes of a message last.
+type Keep<'a> = &'a dyn Fn(&[u8]) -> Bytes;
+
+fn decode_with(input: &[u8], length_max: usize, keep: Keep<'_>) -> Result<Frame, BadFrame> {
+    let Some(length) = frame_length(input, length_max)? else {
         return Ok(Frame::Incomplete);
     };
-    match decode_body(kind, body) {
-        Some(Some(message)) => Ok(Frame::Message(length + 4, message)),
+    let (kind, flags, body) = (input[4], input[5], &input[HEADER..length]);
+    match decode_body(kind, body, keep) {
+        Some(Some(message)) => Ok(Frame::Message(length, message)),
         Some(None) => Err(BadFrame::Body(kind)),
-        None if flags & MAY_SKIP != 0 => Ok(Frame::Skip(length + 4)),
+        None if flags & MAY_SKIP != 0 => Ok(Frame::Skip(length)),
         None => Err(BadFrame::UnknownType(kind)),
     }
 }
 
 /// The outer `None`: an unknown type. The inner: a body that is not of its type.
-fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
+fn decode_body(kind: u8, body: &[u8], keep: Keep<'_>) -> Option<Option<Message>> {
     Some(match kind {
         1 => parse(body).map(Message::Hello),
         2 => parse(body).map(Message::HelloOk),
@@ -378,9 +464,11 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         7 => parse(body).map(Message::Received),
         8 => parse(body).map(Message::Challenge),
         9 => parse(body).map(Message::Proof),
-        32 => in_lane(body, LaneMessage::Fwd),
+        32 => in_lane(body, |fwd: Fwd<_>| LaneMessage::Fwd(owned_fwd(&fwd, keep))),
         33 => in_lane(body, LaneMessage::FwdDone),
-        34 => in_lane(body, LaneMessage::Apply),
+        34 => {
+            in_lane(body, |apply: Apply<&[u8]>| LaneMessage::Apply(apply.map(|bytes| keep(bytes))))
+        }
         35 => in_lane(body, LaneMessage::AppliedUpTo),
         36 => in_lane(body, LaneMessage::CommitUpTo),
         37 => in_lane(body, LaneMessage::ViewFlush),
@@ -392,17 +480,26 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Option<Message>> {
         43 => in_lane(body, LaneMessage::Bump),
         44 => in_lane(body, LaneMessage::SnapDigests),
         45 => in_lane(body, LaneMessage::SnapWant),
-        46 => in_lane(body, |(until, fwd)| LaneMessage::Fwd(Fwd { until: Some(until), ..fwd })),
+        46 => in_lane(body, |(until, fwd): (_, Fwd<_>)| {
+            LaneMessage::Fwd(Fwd { until: Some(until), ..owned_fwd(&fwd, keep) })
+        }),
         _ => return None,
     })
 }
 
-fn in_lane<T: DeserializeOwned>(body: &[u8], make: fn(T) -> LaneMessage) -> Option<Message> {
+fn owned_fwd(fwd: &Fwd<&[u8]>, keep: Keep<'_>) -> Fwd {
+    fwd.map(|bytes| keep(bytes))
+}
+
+fn in_lane<'a, T: Deserialize<'a>>(
+    body: &'a [u8],
+    make: impl FnOnce(T) -> LaneMessage,
+) -> Option<Message> {
     let (lane, epoch, body): InLane<T> = parse(body)?;
     (usize::from(lane) < crate::key::LANES).then(|| Message::Lane(lane, epoch, make(body)))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Some(value),
         _ => None,

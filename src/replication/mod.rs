@@ -37,6 +37,10 @@ use crate::version::{Version, Versions};
 pub trait Outside<W> {
     /// Sends a message; one that can't be delivered any more is dropped.
     fn send(&mut self, to: Incarnation, message: Message);
+    /// Sends a message about a lane to several.
+    fn send_all(&mut self, to: impl Iterator<Item = Incarnation>, message: Message) {
+        to.for_each(|to| self.send(to, message.clone()));
+    }
     /// Answers a client that was told to wait.
     fn answer(&mut self, waiter: W, outcome: Outcome);
     /// Whether that client has not given up yet.
@@ -67,11 +71,13 @@ pub trait Items {
     fn decide(
         &mut self,
         key: Key<'_>,
-        mutation: &Mutation<&[u8]>,
+        mutation: &Mutation<Bytes>,
         versions: &mut Versions,
     ) -> Decision;
     /// Applies what the key's owner decided, unless something newer is there.
     fn apply(&mut self, record: &Record<Bytes>);
+    /// Whether something has gone for lack of memory since then.
+    fn has_lost(&self) -> bool;
     /// What has gone for lack of memory since the last call, with the versions that went.
     fn take_lost(&mut self) -> Vec<(Bytes, Version)>;
     /// Somebody uses this item.

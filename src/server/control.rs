@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
 use super::channel::Channel;
-use super::courier::{Courier, Letter, Links, Waiter};
+use super::courier::{Courier, Letter, Links, Parcel, Waiter};
 use super::ctl;
 use super::data::Visitor;
 use super::door::Door;
@@ -56,7 +56,7 @@ pub(super) struct Setup<N: Net> {
     pub(super) node: Arc<Node<Waiter>>,
     pub(super) links: Arc<Links>,
     /// The data of peers, for the thread of the links.
-    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Parcel>)>,
     pub(super) wishes: UnboundedReceiver<LogWish>,
     /// Connections of data, for the thread of the links.
     pub(super) visitors: UnboundedSender<Visitor<N::Stream>>,
@@ -156,7 +156,7 @@ pub(super) struct Control<N: Net> {
     pub(super) log: Log,
     pub(super) orders: Arc<Orders>,
     peers: RefCell<Vec<Rc<Peer>>>,
-    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Letter>)>,
+    pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Parcel>)>,
     /// Nothing is sent off this machine.
     pub(super) keeps_to_loopback: bool,
     /// Tells accepted connections apart.
@@ -452,7 +452,7 @@ impl<N: Net> Control<N> {
         let mut incoming = Incoming::new(stream, self.greeting.frame_max());
         let end = loop {
             let end = match incoming.read().await {
-                Ok((messages, _)) => self.hear(peer, life, messages, &mut courier).err(),
+                Ok(_) => self.hear(peer, life, &mut incoming, &mut courier).err(),
                 Err(end) => Some(end),
             };
             if let Some(end) = end {
@@ -478,10 +478,10 @@ impl<N: Net> Control<N> {
         &self,
         peer: usize,
         life: Incarnation,
-        messages: Vec<Message>,
+        incoming: &mut Incoming<Channel<N::Stream>>,
         courier: &mut Courier,
     ) -> Result<(), End> {
-        for message in messages {
+        while let Some(message) = incoming.next()? {
             match message {
                 Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
                 Message::Beat(_) | Message::View(_) if self.is_witness => {}

@@ -1,8 +1,9 @@
 //! Carries a node's words out: messages into the queues of links, outcomes to waiting clients.
 //!
-//! Everything here is called under a shard's lock, so it only queues. The bounds are kept behind
-//! the queues, by the tasks that empty them at once.
+//! Everything here is called under a shard's lock, so it writes down and queues, and never waits. The
+//! bounds are kept behind the queues, by the tasks that empty them at once.
 
+use std::cell::RefCell;
 use std::iter;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +13,10 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::clock::Clock;
+use crate::chunk::Chunk;
 use crate::node::{Host, Node};
 use crate::record::Outcome;
+use crate::replication::message::Packet;
 use crate::replication::{Incarnation, LogWish, Message, Outside, Roster};
 use crate::time::{Millis, Now};
 
@@ -22,6 +25,8 @@ pub type Waiter = oneshot::Sender<Outcome>;
 
 /// What waits to be sent, and to which life of the peer.
 pub(crate) type Letter = (Incarnation, Message);
+/// The same for the connections of data.
+pub(crate) type Parcel = (Incarnation, Packet);
 
 /// The queues to all peers that there ever were, and to the log of views.
 ///
@@ -44,24 +49,31 @@ struct Link {
     is_witness: AtomicBool,
     /// Where it is to be reached, as long as it is of the group.
     address: watch::Sender<Option<SocketAddr>>,
-    control: Way,
-    data: Way,
+    control: Way<Letter>,
+    data: Way<Parcel>,
     next: OnceLock<Box<Self>>,
 }
 
 /// One kind of connection to a peer.
 #[derive(Debug)]
-struct Way {
-    queue: UnboundedSender<Letter>,
+struct Way<T> {
+    queue: UnboundedSender<T>,
     /// Its dialer should look whether it has still to do with the right life.
     wake: Notify,
+}
+
+impl<T> Way<T> {
+    fn new() -> (Self, UnboundedReceiver<T>) {
+        let (queue, end) = mpsc::unbounded_channel();
+        (Self { queue, wake: Notify::new() }, end)
+    }
 }
 
 /// The other ends of a peer's queues.
 #[derive(Debug)]
 pub(crate) struct Ends {
     pub(crate) control: UnboundedReceiver<Letter>,
-    pub(crate) data: UnboundedReceiver<Letter>,
+    pub(crate) data: UnboundedReceiver<Parcel>,
 }
 
 impl Links {
@@ -75,11 +87,7 @@ impl Links {
     /// Queues to a peer of that name, which was never met. To be called by one thread only, which
     /// has seen that there is none.
     pub(crate) fn add(&self, name: &str) -> (usize, Ends) {
-        let way = || {
-            let (queue, end) = mpsc::unbounded_channel();
-            (Way { queue, wake: Notify::new() }, end)
-        };
-        let ((control, of_control), (data, of_data)) = (way(), way());
+        let ((control, of_control), (data, of_data)) = (Way::new(), Way::new());
         let link = Link {
             name: name.into(),
             life: AtomicU64::new(0),
@@ -220,17 +228,41 @@ impl Links {
         }
     }
 
+    /// The one whose present life that is. A letter to a life that was never met, or is over, is
+    /// dropped: no view needs it.
+    fn link_to(&self, life: Incarnation) -> Option<&Link> {
+        self.all().find(|link| link.life.load(Ordering::Acquire) == life.0)
+    }
+
     fn send(&self, to: Incarnation, message: Message) {
-        // A letter to a life that was never met, or is over, is dropped: no view needs it.
-        let is_it = |link: &&Link| link.life.load(Ordering::Acquire) == to.0;
-        if let Some(link) = self.all().find(is_it) {
-            let way = match message {
-                Message::Lane(..) => &link.data,
-                _ => &link.control,
-            };
-            let _ = way.queue.send((to, message));
+        let Some(link) = self.link_to(to) else {
+            return;
+        };
+        if let Message::Lane(..) = message {
+            let _ = link.data.queue.send((to, packet_of(&message)));
+        } else {
+            let _ = link.control.queue.send((to, message));
         }
     }
+
+    /// Written down once, however many it goes to.
+    fn send_all(&self, to: impl Iterator<Item = Incarnation>, message: &Message) {
+        let mut packet = None;
+        for life in to {
+            if let Some(link) = self.link_to(life) {
+                let packet = packet.get_or_insert_with(|| packet_of(message)).clone();
+                let _ = link.data.queue.send((life, packet));
+            }
+        }
+    }
+}
+
+thread_local! {
+    static CHUNK: RefCell<Chunk> = RefCell::default();
+}
+
+fn packet_of(message: &Message) -> Packet {
+    CHUNK.with_borrow_mut(|chunk| Packet::of(message, chunk))
 }
 
 /// The outside of a node, as one task sees it.
@@ -255,6 +287,10 @@ impl Courier {
 impl Outside<Waiter> for Courier {
     fn send(&mut self, to: Incarnation, message: Message) {
         self.links.send(to, message);
+    }
+
+    fn send_all(&mut self, to: impl Iterator<Item = Incarnation>, message: Message) {
+        self.links.send_all(to, &message);
     }
 
     fn answer(&mut self, waiter: Waiter, outcome: Outcome) {

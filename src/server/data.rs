@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -20,14 +21,14 @@ use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 
 use super::channel::Channel;
 use super::control::until_wanted;
-use super::courier::{Courier, Letter, Links, Waiter};
+use super::courier::{Courier, Links, Parcel, Waiter};
 use super::frames::{self, BATCH_BYTES, End, Incoming};
 use super::guard::Guard;
 use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
-use crate::replication::link::{Broken, Inbox, Opened, Outbox};
+use crate::replication::link::{Broken, Inbox, Opened, Outbox, Unsent};
 use crate::replication::message::{self, Message, Purpose, Received};
 use crate::replication::{Hello, Incarnation};
 use crate::time::Millis;
@@ -36,6 +37,9 @@ use crate::time::Millis;
 const TICK: Duration = Duration::from_millis(50);
 /// How often they take a step for a node that joins, while one does.
 const SYNC_TICK: Duration = Duration::from_millis(5);
+/// News of commits goes with whatever else is said, but waits no longer than this for it: until it is
+/// there, a peer asks the owner for the value.
+const COMPANY: Duration = Duration::from_millis(5);
 /// What has come over is told at least this often, if there was nothing to tell it with...
 const TELL: Duration = Duration::from_millis(50);
 /// ... and this often when nothing has, so that the peer knows that the connection lives.
@@ -61,7 +65,7 @@ pub(super) struct Group<N: Net> {
     pub(super) peers: PeerOptions,
     pub(super) links: Arc<Links>,
     /// What waits for each peer: as there are more of them, more come.
-    pub(super) queues: UnboundedReceiver<(usize, UnboundedReceiver<Letter>)>,
+    pub(super) queues: UnboundedReceiver<(usize, UnboundedReceiver<Parcel>)>,
     pub(super) visitors: UnboundedReceiver<Visitor<N::Stream>>,
 }
 
@@ -123,7 +127,8 @@ pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
         tokio::select! {
             Some((peer, queue)) = queues.recv() => {
                 let address = data.links.address(peer);
-                let dialer = Dialer { data: Rc::clone(&data), peer, address, queue, spoke: 0 };
+                let (data, state) = (Rc::clone(&data), data.peer(peer));
+                let dialer = Dialer { data, peer, state, address, queue, spoke: 0 };
                 spawn_local(dialer.run());
             }
             Some(visitor) = visitors.recv() => data.admit(visitor),
@@ -205,17 +210,18 @@ impl<N: Net> Data<N> {
             }
             _ => {}
         }
+        self.note_queues();
     }
 
     /// A message for that life of the peer is kept until it has come over.
-    fn keep(&self, peer: usize, (life, message): Letter) {
-        if self.peer(peer).life.get() != Some(life) {
+    fn keep(&self, peer: usize, state: &Peer, (life, packet): Parcel) {
+        if state.life.get() != Some(life) {
             if !self.links.is_life(peer, life) {
                 return;
             }
             self.turn_to(peer, life);
         }
-        if let Err(broken) = self.peer(peer).outbox.borrow_mut().push(message) {
+        if let Err(broken) = state.outbox.borrow_mut().push(packet) {
             self.report(peer, broken);
         }
     }
@@ -285,15 +291,20 @@ impl<N: Net> Data<N> {
         let state = self.peer(peer);
         let mut untold = 0;
         loop {
-            let (messages, bytes) = match incoming.read().await {
-                Ok(read) => read,
+            match incoming.read().await {
+                Ok(bytes) => untold += bytes,
                 Err(end) => return end,
-            };
+            }
             if !self.links.is_life(peer, life) {
                 return End::Closed;
             }
-            untold += bytes;
-            for message in messages {
+            let now = self.links.now(&self.node);
+            loop {
+                let message = match incoming.next() {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(end) => return end,
+                };
                 match message {
                     Message::Received(received) => state.outbox.borrow_mut().received(received),
                     Message::Lane(..) => {
@@ -303,7 +314,6 @@ impl<N: Net> Data<N> {
                             Ok(false) => continue,
                             Err(_) => return End::Wrong("a message is missing"),
                         }
-                        let now = self.links.now(&self.node);
                         if let Err(rule) = self.node.receive(life, message, now, courier) {
                             return End::Wrong(rule.0);
                         }
@@ -323,8 +333,9 @@ impl<N: Net> Data<N> {
 struct Dialer<N: Net> {
     data: Rc<Data<N>>,
     peer: usize,
+    state: Rc<Peer>,
     address: watch::Receiver<Option<SocketAddr>>,
-    queue: UnboundedReceiver<Letter>,
+    queue: UnboundedReceiver<Parcel>,
     /// When something was last sent.
     spoke: u64,
 }
@@ -336,7 +347,7 @@ impl<N: Net> Dialer<N> {
         loop {
             let address = self.until_wanted().await;
             let (since, mut pause_ms) = (data.links.local(), REDIAL_MS);
-            let position = data.peer(self.peer).outbox.borrow().position();
+            let position = self.state.outbox.borrow().position();
             let purpose = Purpose::Data(position);
             let dial = handshake::dial(address, self.peer, &data.greeting, purpose);
             match self.meanwhile(dial).await {
@@ -385,14 +396,14 @@ impl<N: Net> Dialer<N> {
         self.meanwhile(until_wanted(&mut address)).await
     }
 
-    /// Takes letters in as long as that lasts, so that the bound on what waits is kept.
+    /// Takes parcels in as long as that lasts, so that the bound on what waits is kept.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         loop {
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                Some(letter) = self.queue.recv() => self.data.keep(self.peer, letter),
+                Some(parcel) = self.queue.recv() => self.data.keep(self.peer, &self.state, parcel),
             }
         }
     }
@@ -402,7 +413,7 @@ impl<N: Net> Dialer<N> {
         let Purpose::Data(received) = hello.purpose else {
             return Err(End::Wrong("it answers to something else"));
         };
-        match self.data.peer(self.peer).outbox.borrow_mut().resume(received) {
+        match self.state.outbox.borrow_mut().resume(received) {
             Some(Ok(())) => Ok(received.session),
             Some(Err(broken)) => {
                 self.data.report(self.peer, broken);
@@ -420,9 +431,10 @@ impl<N: Net> Dialer<N> {
         session: u64,
     ) -> End {
         let data = Rc::clone(&self.data);
-        let state = data.peer(self.peer);
+        let state = Rc::clone(&self.state);
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
         let (mut tell, mut is_time) = (ticks(TELL), false);
+        let (mut company, mut is_awaited) = (pin!(sleep(Duration::ZERO)), false);
         loop {
             if state.life.get() != Some(life) || !data.links.is_life(self.peer, life) {
                 return End::Wrong("a newer life of the peer has come");
@@ -431,7 +443,11 @@ impl<N: Net> Dialer<N> {
                 return End::Wrong("a new session has begun");
             }
             batch.clear();
-            self.collect(&mut batch);
+            self.take_parcels();
+            let unsent = state.outbox.borrow().unsent();
+            if is_time || unsent == Unsent::Urgent {
+                self.collect(&mut batch);
+            }
             if is_time {
                 self.tell(&mut batch);
             }
@@ -443,8 +459,13 @@ impl<N: Net> Dialer<N> {
                 self.spoke = data.links.local().0;
                 continue;
             }
+            if unsent == Unsent::Patient && !is_awaited {
+                is_awaited = true;
+                company.set(sleep(COMPANY));
+            }
             tokio::select! {
-                Some(letter) = self.queue.recv() => data.keep(self.peer, letter),
+                Some(parcel) = self.queue.recv() => data.keep(self.peer, &state, parcel),
+                () = &mut company, if is_awaited => (is_awaited, is_time) = (false, true),
                 _ = tell.tick() => is_time = true,
                 () = state.tell.notified() => is_time = true,
                 () = data.links.data_woken(self.peer) => {}
@@ -457,17 +478,20 @@ impl<N: Net> Dialer<N> {
         }
     }
 
+    fn take_parcels(&mut self) {
+        while let Ok(parcel) = self.queue.try_recv() {
+            self.data.keep(self.peer, &self.state, parcel);
+        }
+    }
+
     /// Everything that waits goes into one write, up to a bound.
     fn collect(&mut self, batch: &mut Vec<u8>) {
-        while let Ok(letter) = self.queue.try_recv() {
-            self.data.keep(self.peer, letter);
-        }
-        let state = self.data.peer(self.peer);
+        let state = &self.state;
         let mut outbox = state.outbox.borrow_mut();
         while batch.len() < BATCH_BYTES
-            && let Some(message) = outbox.next_unsent()
+            && let Some(packet) = outbox.next_unsent()
         {
-            message::encode(message, batch);
+            batch.extend_from_slice(&packet.frame);
         }
         // News of what has come over never goes alone, but for those told at their time.
         if !batch.is_empty()
@@ -479,8 +503,7 @@ impl<N: Net> Dialer<N> {
 
     /// How much has come over, if that is news or nothing was said for long.
     fn tell(&self, batch: &mut Vec<u8>) {
-        let state = self.data.peer(self.peer);
-        let mut inbox = state.inbox.borrow_mut();
+        let mut inbox = self.state.inbox.borrow_mut();
         let is_quiet = self.data.links.local().0.saturating_sub(self.spoke) >= KEEP_ALIVE_MS;
         let received = inbox.tell().or_else(|| is_quiet.then(|| inbox.position()));
         if let Some(received) = received {

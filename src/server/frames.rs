@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, timeout};
 
@@ -10,8 +11,10 @@ use crate::replication::message::{self, BadFrame, Frame, Message};
 
 /// A peer that is alive says something far more often: beats every 50 ms, data every 500 ms.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// Bytes of messages that go into one write, and about as many into one read.
+/// Bytes of messages that go into one write.
 pub(super) const BATCH_BYTES: usize = 128 << 10;
+/// At least so many are taken with one read, if they are there.
+const READ_BYTES: usize = 32 << 10;
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -53,46 +56,40 @@ pub(super) async fn send(stream: &mut impl Stream, batch: &[u8]) -> Result<(), E
 /// An accepted connection.
 pub(super) struct Incoming<S> {
     stream: S,
-    input: Vec<u8>,
+    input: BytesMut,
+    /// Whole messages that were not taken yet.
+    received: Bytes,
     frame_max: usize,
 }
 
 impl<S: Stream> Incoming<S> {
     pub(super) fn new(stream: S, frame_max: usize) -> Self {
-        Self { stream, input: Vec::with_capacity(BATCH_BYTES), frame_max }
+        Self { stream, input: BytesMut::new(), received: Bytes::new(), frame_max }
     }
 
-    /// What has come in, and how many bytes; it may be nothing whole.
-    pub(super) async fn read(&mut self) -> Result<(Vec<Message>, usize), End> {
-        let bytes = match timeout(SILENCE_MAX, self.stream.read_buf(&mut self.input)).await {
+    /// Waits for something to come in; returns how many bytes of whole messages.
+    pub(super) async fn read(&mut self) -> Result<usize, End> {
+        // The same room as before, if all that was in it is done with.
+        self.input.reserve(READ_BYTES);
+        match timeout(SILENCE_MAX, self.stream.read_buf(&mut self.input)).await {
             Err(_) => return Err(End::Silent),
             Ok(Ok(0)) => return Err(End::Closed),
             Ok(Err(error)) => return Err(End::Failed(error)),
-            Ok(Ok(bytes)) => bytes,
-        };
-        let messages = messages_in(&mut self.input, self.frame_max).map_err(End::Bad)?;
-        Ok((messages, bytes))
+            Ok(Ok(_)) => {}
+        }
+        let whole = message::whole_frames(&self.input, self.frame_max).map_err(End::Bad)?;
+        self.received = self.input.split_to(whole).freeze();
+        Ok(whole)
     }
-}
 
-/// Takes all complete messages off the input.
-fn messages_in(input: &mut Vec<u8>, frame_max: usize) -> Result<Vec<Message>, BadFrame> {
-    let (mut messages, mut used) = (Vec::new(), 0);
-    loop {
-        match message::decode(&input[used..], frame_max)? {
-            Frame::Message(length, message) => {
-                messages.push(message);
-                used += length;
+    /// The next message of what has come in. It shares the bytes of all.
+    pub(super) fn next(&mut self) -> Result<Option<Message>, End> {
+        loop {
+            match message::decode_first(&mut self.received, self.frame_max).map_err(End::Bad)? {
+                Frame::Message(_, message) => return Ok(Some(message)),
+                Frame::Skip(_) => {}
+                Frame::Incomplete => return Ok(None),
             }
-            Frame::Skip(length) => used += length,
-            Frame::Incomplete => break,
         }
     }
-    input.drain(..used);
-    // A large item must not keep its room for ever; a small read must not wait for a large one.
-    if input.is_empty() && input.capacity() > 4 * BATCH_BYTES {
-        *input = Vec::with_capacity(BATCH_BYTES);
-    }
-    input.reserve(BATCH_BYTES / 4);
-    Ok(messages)
 }

@@ -16,7 +16,7 @@ use rustix::net::sockopt::set_ipv6_v6only;
 use rustix::process::umask;
 use tokio::net::unix::SocketAddr as UnixAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
 use super::handover::Handover;
 use super::inherit::{self, Held, HeldAddress};
@@ -108,7 +108,7 @@ impl Bound {
     pub(super) fn listen(
         self,
         backlog: u32,
-        workers: &[Runtime],
+        workers: &[Handle],
     ) -> Result<Vec<(usize, Listener)>, StartError> {
         let listeners = match self {
             Self::Held(HeldAddress { name, sockets, .. }) => {
@@ -274,16 +274,16 @@ fn remove_unserved(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-fn listen_unix(socket: UnixSocket, backlog: u32, workers: &[Runtime]) -> io::Result<Vec<Listener>> {
+fn listen_unix(socket: UnixSocket, backlog: u32, workers: &[Handle]) -> io::Result<Vec<Listener>> {
     // One socket for all: only TCP has SO_REUSEPORT. Any runtime does for the call.
-    let context = workers.first().map(Runtime::enter);
+    let context = workers.first().map(Handle::enter);
     let shared: PlainUnixListener = socket.listen(backlog)?.into_std()?;
     drop(context);
     // The first keeps the socket itself: a number left free below the listeners' would go to the
     // first client, and operators take the last of `stats conns` for the newest.
     let others = (1..workers.len()).map(|_| shared.try_clone()).collect::<io::Result<Vec<_>>>()?;
     let sockets = std::iter::once(shared).chain(others);
-    let listener = |(socket, worker): (PlainUnixListener, &Runtime)| {
+    let listener = |(socket, worker): (PlainUnixListener, &Handle)| {
         let _context = worker.enter();
         UnixListener::from_std(socket).map(Socket::Unix).map(Listener::own)
     };
@@ -306,7 +306,7 @@ fn hold<'a, S: AsFd + 'a>(
 
 /// Each socket has to be accepted from, and each worker has to have one: where there are fewer,
 /// several share one.
-fn share_held(sockets: Vec<Held>, workers: &[Runtime]) -> io::Result<Vec<(usize, Listener)>> {
+fn share_held(sockets: Vec<Held>, workers: &[Handle]) -> io::Result<Vec<(usize, Listener)>> {
     let count = sockets.len();
     let copies = (count..workers.len()).map(|worker| sockets[worker % count].try_clone());
     let copies = copies.collect::<io::Result<Vec<_>>>()?;
@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn clients_get_higher_numbers_than_listeners() {
-        let workers: Vec<Runtime> = (0..3).map(|_| super::super::new_runtime().unwrap()).collect();
+        let runtimes: Vec<_> = (0..3).map(|_| super::super::new_runtime().unwrap()).collect();
+        let workers: Vec<_> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
         let path = std::env::temp_dir().join(format!("sessiond-{}.socket", std::process::id()));
         let bound = Bound::new(&Listen::Unix { path: path.clone(), mode: 0o700 }, 3).unwrap();
         let Some(Bound::Unix { socket, .. }) = bound.first() else { unreachable!("as asked") };

@@ -33,16 +33,15 @@ mod roster;
 mod secret;
 mod signals;
 mod views;
+mod workers;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
@@ -59,7 +58,7 @@ use guard::Guard;
 pub use guard::{BadFile, PeerSecurity};
 use handover::{Handover, Passed};
 pub use listener::Listen;
-use listener::{Bound, Listener, Sharing};
+use listener::{Bound, Sharing};
 use lives::StateDir;
 pub use lives::StateError;
 pub use net::{Net, Stream};
@@ -335,17 +334,19 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        let log = match (options.peers.clone(), guard.clone(), peer_socket) {
+        let (log, group) = match (options.peers.clone(), guard.clone(), peer_socket) {
             (Some(peers), Some(guard), Some(socket)) => {
                 let orders = Arc::clone(&orders);
-                Some(peering::start(peers, (guard, socket), (node, links, wishes), orders)?)
+                let inside = (node, links, wishes);
+                let (log, group) = peering::start(peers, (guard, socket), inside, orders)?;
+                (Some(log), group)
             }
             _ => {
                 // It serves from the first command on.
                 let mut courier = Courier::new(Arc::clone(&links));
                 node.tick_group(clock::now(&node), &mut courier);
                 data::start_alone(node, links)?;
-                None
+                (None, None)
             }
         };
         if let Some(admin) = admin {
@@ -354,7 +355,7 @@ impl Server {
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
             let clients = handover.as_ref().map(received).unwrap_or_default();
-            start_workers(&options, bound, clients, &shared)?;
+            workers::start(&options, (bound, clients, group), &shared)?;
         }
         let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
         let successor = handover.map(|handover| Successor { handover, passed });
@@ -380,52 +381,6 @@ fn new_node(options: &node::Options, clock: Clock) -> Node<Waiter> {
     Node::new(options.clone(), Now { local, wall_s, ..Now::default() })
 }
 
-/// Listens for clients, and serves them.
-fn start_workers(
-    options: &Options,
-    bound: Vec<Bound>,
-    clients: Vec<Passed>,
-    shared: &Arc<Shared>,
-) -> Result<(), StartError> {
-    let settings = &options.node.settings;
-    let runtimes =
-        (0..settings.workers).map(|_| new_runtime()).collect::<Result<Vec<_>, StartError>>()?;
-    let mut listeners: Vec<Vec<Listener>> = runtimes.iter().map(|_| Vec::new()).collect();
-    let ports: String = bound.iter().filter_map(Bound::port_line).collect();
-    for one in bound {
-        let address = one.to_string();
-        let of_workers = one.listen(settings.backlog, &runtimes)?;
-        of_workers.into_iter().for_each(|(worker, listener)| listeners[worker].push(listener));
-        tracing::info!(%address, "accepting clients");
-    }
-    if let Some(path) = &options.port_file {
-        write_ports(path, &ports);
-    }
-    let mut of_worker: Vec<Vec<Passed>> = runtimes.iter().map(|_| Vec::new()).collect();
-    for (number, client) in clients.into_iter().enumerate() {
-        of_worker[number % settings.workers].push(client);
-    }
-    let parts = runtimes.into_iter().zip(listeners).zip(of_worker);
-    for (worker, ((runtime, listeners), clients)) in parts.enumerate() {
-        let shared = Arc::clone(shared);
-        let body = move || {
-            runtime.block_on(async move {
-                clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
-                for listener in listeners {
-                    listens(&shared.node, worker, &listener);
-                    tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
-                }
-                std::future::pending::<()>().await;
-            });
-        };
-        thread::Builder::new()
-            .name(format!("worker-{worker}"))
-            .spawn(body)
-            .map_err(|error| StartError::System("start a worker thread", error))?;
-    }
-    Ok(())
-}
-
 /// The clients of the process before this one.
 fn received(handover: &Handover) -> Vec<Passed> {
     match handover.receive() {
@@ -439,23 +394,6 @@ fn received(handover: &Handover) -> Vec<Passed> {
             tracing::error!(%error, "clients of the process before cannot be taken over");
             Vec::new()
         }
-    }
-}
-
-/// Shows a listening socket among the connections.
-fn listens(node: &Node<Waiter>, worker: usize, listener: &Listener) {
-    if let Ok((descriptor, local)) = listener.socket() {
-        node.listens(worker, descriptor, local, clock::now(node));
-    }
-}
-
-/// Moved into place, so that nobody finds half of it. As with memcached, only worth a warning.
-fn write_ports(path: &Path, ports: &str) {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".lck");
-    let written = fs::write(&draft, ports).and_then(|()| fs::rename(&draft, path));
-    if let Err(error) = written {
-        tracing::warn!(path = %path.display(), %error, "cannot write the file of the ports");
     }
 }
 

@@ -77,21 +77,19 @@ pub async fn live<N: Net>(
 /// A node, the queues to its peers, and what it wishes of the log.
 pub(super) type Inside = (Arc<Node<Waiter>>, Arc<Links>, UnboundedReceiver<LogWish>);
 
-/// The two threads that speak with other nodes. Returns where the log of views stands.
+/// Starts the thread that speaks with other nodes of views. Returns where their log stands, and the
+/// links of data, which are still to be run; a witness has none.
 pub(super) fn start(
     peers: PeerOptions,
     (guard, socket): (Arc<Guard>, TcpSocket),
     inside: Inside,
     orders: Arc<Orders>,
-) -> Result<watch::Receiver<membership::Status>, StartError> {
-    let (is_witness, node) = (peers.is_witness, Arc::clone(&inside.0));
+) -> Result<(watch::Receiver<membership::Status>, Option<data::Group<Tcp>>), StartError> {
+    let is_witness = peers.is_witness;
     let (setup, group) = parts(Tcp, guard, peers, inside, orders);
     // First, so that whoever is dialed from here finds this node's port open.
     let log = control::start(socket, setup)?;
-    if !is_witness {
-        data::start(node, group)?;
-    }
-    Ok(log)
+    Ok((log, (!is_witness).then_some(group)))
 }
 
 fn parts<N: Net>(

@@ -47,6 +47,10 @@ impl Evictions {
         }
     }
 
+    pub(super) fn has_lost(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| !lost.is_empty())
+    }
+
     pub(super) fn take_lost(&mut self) -> Vec<(Box<[u8]>, Version)> {
         self.lost.as_mut().map(std::mem::take).unwrap_or_default()
     }

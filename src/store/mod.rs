@@ -379,6 +379,11 @@ impl Store {
         self.evictions.set_shared(shared);
     }
 
+    /// Whether items have gone for lack of memory since that was asked for.
+    pub fn has_lost(&self) -> bool {
+        self.evictions.has_lost()
+    }
+
     /// The items that have gone for lack of memory since the last call, and their versions.
     pub fn take_lost(&mut self) -> Vec<(Box<[u8]>, Version)> {
         self.evictions.take_lost()

@@ -12,9 +12,10 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, interval};
 use turmoil::net::{TcpListener, TcpStream};
 
+use sessiond::chunk::Chunk;
 use sessiond::replication::Message;
 use sessiond::replication::link::{Inbox, Opened, Outbox};
-use sessiond::replication::message::LaneMessage;
+use sessiond::replication::message::{LaneMessage, Packet};
 use sessiond::version::Epoch;
 
 use crate::wire::{KEEP_ALIVE, PORT, keep_dialing, split};
@@ -69,7 +70,10 @@ async fn send(seen: Shared) -> turmoil::Result {
         for number in 1..=MESSAGES {
             pace.tick().await;
             let message = Message::Lane(0, Epoch(1), LaneMessage::AppliedUpTo(number));
-            filled.borrow_mut().push(message).expect("there is room for all");
+            filled
+                .borrow_mut()
+                .push(Packet::of(&message, &mut Chunk::default()))
+                .expect("there is room for all");
         }
     });
     keep_dialing("receiver", async |stream| talk(stream, &outbox, &seen).await).await;
@@ -91,8 +95,8 @@ async fn talk(stream: TcpStream, outbox: &RefCell<Outbox>, seen: &Shared) -> Res
                 seen.lock().unwrap().acked = outbox.borrow().position().up_to;
             }
             _ = pace.tick() => loop {
-                let Some(message) = outbox.borrow_mut().next_unsent().cloned() else { break };
-                writer.write(&message).await?;
+                let Some(packet) = outbox.borrow_mut().next_unsent().cloned() else { break };
+                writer.write_frame(&packet.frame).await?;
             },
         }
     }

@@ -67,7 +67,11 @@ impl Writer {
     pub(crate) async fn write(&mut self, message: &Message) -> Result<()> {
         let mut frame = Vec::new();
         encode(message, &mut frame);
-        timeout(SILENCE_MAX, self.0.write_all(&frame)).await?
+        self.write_frame(&frame).await
+    }
+
+    pub(crate) async fn write_frame(&mut self, frame: &[u8]) -> Result<()> {
+        timeout(SILENCE_MAX, self.0.write_all(frame)).await?
     }
 }
 

@@ -110,8 +110,10 @@ impl<W> Lane<W> {
 
     /// Deals with everything that has gone since the last call.
     pub fn settle_lost<I: Items, O: Outside<W>>(&mut self, items: &mut I, out: &mut O) {
-        let lost = items.take_lost();
-        self.do_without(lost, items, out);
+        if items.has_lost() {
+            let lost = items.take_lost();
+            self.do_without(lost, items, out);
+        }
     }
 
     /// In a new view, which was told of what had gone by then; later losses are its owners' business.

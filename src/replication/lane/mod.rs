@@ -37,6 +37,7 @@ use super::message::{
 };
 use super::view::{Incarnation, Owners, View};
 use super::{Items, Outside, Pace, Rules};
+use crate::chunk::Chunk;
 use crate::key::{Key, KeyHash};
 use crate::record::{Mutation, Outcome, Record};
 use crate::time::Millis;
@@ -100,6 +101,8 @@ pub struct Lane<W> {
     pending: Pending,
     carried: Carried,
     requests: Requests<W>,
+    /// What clients have sent, until it is decided.
+    chunk: Chunk,
     pulse: Pulse,
     results: Results,
     /// What was decided here in this view without changing anything. Sent again, it must not be
@@ -150,6 +153,7 @@ impl<W> Lane<W> {
             pending: Pending::default(),
             carried: Carried::default(),
             requests: Requests::default(),
+            chunk: Chunk::default(),
             pulse: Pulse::default(),
             results: Results::default(),
             unchanged: BTreeMap::new(),
@@ -235,8 +239,8 @@ impl<W> Lane<W> {
         out: &mut O,
     ) {
         let counter = self.requests.add(Request {
-            key: Bytes::copy_from_slice(key.bytes()),
-            mutation: mutation.map(|value| Bytes::copy_from_slice(value)),
+            key: self.chunk.copy(key.bytes()),
+            mutation: mutation.map(|value| self.chunk.copy(value)),
             waiter,
             until: items.now().local.plus(self.options.request_ms),
             sent: None,
@@ -380,10 +384,7 @@ impl<W> Lane<W> {
     /// Lets the members know what is committed, so that they may show it.
     fn announce_commits<O: Outside<W>>(&mut self, out: &mut O) {
         if let Some(position) = self.stream.unannounced() {
-            let receivers: Vec<_> = self.stream.receivers().collect();
-            for receiver in receivers {
-                self.tell(receiver, LaneMessage::CommitUpTo(position), out);
-            }
+            self.tell_receivers(LaneMessage::CommitUpTo(position), out);
         }
     }
 
@@ -428,8 +429,7 @@ impl<W> Lane<W> {
         if self.is_over(&fwd, items.now()) {
             return Ok(());
         }
-        let mutation = fwd.mutation.map(|value| value.as_ref());
-        let decision = items.decide(key, &mutation, &mut self.versions);
+        let decision = items.decide(key, &fwd.mutation, &mut self.versions);
         let is_read = decision.record.is_none();
         let answer = Answer { request, outcome: decision.outcome, is_read };
         match decision.record {
@@ -479,10 +479,7 @@ impl<W> Lane<W> {
         );
         let committed = self.stream.announce();
         let apply = Apply { position, committed, record, answered };
-        let receivers: Vec<_> = self.stream.receivers().collect();
-        for receiver in receivers {
-            self.tell(receiver, LaneMessage::Apply(apply.clone()), out);
-        }
+        self.tell_receivers(LaneMessage::Apply(apply), out);
         self.commit(out);
     }
 
@@ -561,6 +558,11 @@ impl<W> Lane<W> {
 
     fn tell<O: Outside<W>>(&self, to: Incarnation, message: LaneMessage, out: &mut O) {
         out.send(to, Message::Lane(self.options.id, self.newest_epoch(), message));
+    }
+
+    fn tell_receivers<O: Outside<W>>(&self, message: LaneMessage, out: &mut O) {
+        let message = Message::Lane(self.options.id, self.newest_epoch(), message);
+        out.send_all(self.stream.receivers(), message);
     }
 
     /// The epoch that this lane works in or is changing to.

@@ -3,7 +3,7 @@
 //! An owner may die after deciding and before reporting. Every member therefore remembers each
 //! outcome until its origin says that it knows, so that no request is decided twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -105,7 +105,36 @@ pub(super) struct Results(BTreeMap<Incarnation, Origin>);
 struct Origin {
     /// It has answers to all requests up to this one.
     done_up_to: u64,
-    outcomes: BTreeMap<u64, Outcome>,
+    /// By their counts. Few, and new ones come nearly in order.
+    outcomes: VecDeque<(u64, Outcome)>,
+}
+
+impl Origin {
+    fn prune(&mut self, done_up_to: u64) {
+        self.done_up_to = self.done_up_to.max(done_up_to);
+        while self.outcomes.front().is_some_and(|(counter, _)| *counter <= self.done_up_to) {
+            self.outcomes.pop_front();
+        }
+    }
+
+    fn record(&mut self, counter: u64, outcome: Outcome) {
+        if counter <= self.done_up_to {
+            return;
+        }
+        match self.place(counter) {
+            Ok(place) => self.outcomes[place].1 = outcome,
+            Err(place) => self.outcomes.insert(place, (counter, outcome)),
+        }
+    }
+
+    fn place(&self, counter: u64) -> Result<usize, usize> {
+        match self.outcomes.back() {
+            Some((last, _)) if *last >= counter => {
+                self.outcomes.binary_search_by_key(&counter, |(counter, _)| *counter)
+            }
+            _ => Err(self.outcomes.len()),
+        }
+    }
 }
 
 /// What is known of a request.
@@ -121,20 +150,14 @@ pub(super) enum Known {
 impl Results {
     pub(super) fn record(&mut self, answered: &Answered) {
         let RequestId { origin, counter } = answered.request;
-        self.prune(origin, answered.done_up_to);
         let of_origin = self.0.entry(origin).or_default();
-        if counter > of_origin.done_up_to {
-            of_origin.outcomes.insert(counter, answered.outcome.clone());
-        }
+        of_origin.prune(answered.done_up_to);
+        of_origin.record(counter, answered.outcome.clone());
     }
 
     /// The origin knows these: nobody will ask for them again.
     pub(super) fn prune(&mut self, origin: Incarnation, done_up_to: u64) {
-        let of_origin = self.0.entry(origin).or_default();
-        if done_up_to > of_origin.done_up_to {
-            of_origin.done_up_to = done_up_to;
-            of_origin.outcomes = of_origin.outcomes.split_off(&done_up_to.saturating_add(1));
-        }
+        self.0.entry(origin).or_default().prune(done_up_to);
     }
 
     pub(super) fn get(&self, request: RequestId) -> Known {
@@ -144,8 +167,10 @@ impl Results {
         if request.counter <= of_origin.done_up_to {
             return Known::Over;
         }
-        let outcome = of_origin.outcomes.get(&request.counter).cloned();
-        outcome.map_or(Known::Open, Known::Decided)
+        match of_origin.place(request.counter) {
+            Ok(place) => Known::Decided(of_origin.outcomes[place].1.clone()),
+            Err(_) => Known::Open,
+        }
     }
 
     /// Forgets origins that are gone: the dead ask nothing.
@@ -154,8 +179,8 @@ impl Results {
     }
 
     pub(super) fn all(&self) -> Vec<Answered> {
-        let answered = |origin, done_up_to, (&counter, outcome): (&u64, &Outcome)| Answered {
-            request: RequestId { origin, counter },
+        let answered = |origin, done_up_to, (counter, outcome): &(u64, Outcome)| Answered {
+            request: RequestId { origin, counter: *counter },
             done_up_to,
             outcome: outcome.clone(),
         };

@@ -37,14 +37,14 @@ impl Items for Map {
     fn decide(
         &mut self,
         key: Key<'_>,
-        mutation: &Mutation<&[u8]>,
+        mutation: &Mutation<Bytes>,
         versions: &mut Versions,
     ) -> Decision {
         let key = Bytes::copy_from_slice(key.bytes());
         let current = self.0.get(&key);
         let version = versions.next(current.map(|(version, _)| *version));
         let (value, outcome) = match mutation {
-            Mutation::Store { value, .. } => (Bytes::copy_from_slice(value), STORED),
+            Mutation::Store { value, .. } => (value.clone(), STORED),
             Mutation::Count { delta, .. } => {
                 let text = current.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
                 let sum = text.map_or(0, |text| text.parse().unwrap()) + delta;
@@ -140,6 +140,10 @@ impl Items for Map {
         keys.retain(|key| is_unwanted(Key::new(key).unwrap().hash(), self.0[key].0));
         keys.iter().for_each(|key| drop(self.0.remove(key)));
         (keys.len() as u64, next)
+    }
+
+    fn has_lost(&self) -> bool {
+        !self.1.is_empty()
     }
 
     fn take_lost(&mut self) -> Vec<(Bytes, Version)> {

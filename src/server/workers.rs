@@ -1,0 +1,134 @@
+//! The threads that serve clients, each with a runtime of its own.
+//!
+//! In a group with one worker, that serves the data links as well: nobody has to be woken on another
+//! thread for what the nodes say to each other about its clients' commands.
+
+use std::fs;
+use std::future::pending;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use tokio::runtime::{self, Handle, LocalOptions, LocalRuntime};
+use tokio::sync::oneshot;
+
+use super::handover::Passed;
+use super::listener::{Bound, Listener};
+use super::net::Tcp;
+use super::{Options, Shared, StartError, accept, clock, data};
+use crate::node::Node;
+
+use super::courier::Waiter;
+
+/// What one of them has to do.
+#[derive(Default)]
+struct Work {
+    listeners: Vec<Listener>,
+    /// Those of the process before.
+    clients: Vec<Passed>,
+    links: Option<data::Group<Tcp>>,
+}
+
+/// A thread with its runtime, which waits for its work.
+struct Worker {
+    handle: Handle,
+    begin: oneshot::Sender<Work>,
+    work: Work,
+}
+
+/// Listens for clients, and serves them.
+pub(super) fn start(
+    options: &Options,
+    (bound, clients, links): (Vec<Bound>, Vec<Passed>, Option<data::Group<Tcp>>),
+    shared: &Arc<Shared>,
+) -> Result<(), StartError> {
+    let settings = &options.node.settings;
+    let count = settings.workers;
+    let workers = (0..count).map(|number| Worker::start(number, Arc::clone(shared)));
+    let mut workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+    let handles: Vec<_> = workers.iter().map(|worker| worker.handle.clone()).collect();
+    let ports: String = bound.iter().filter_map(Bound::port_line).collect();
+    for one in bound {
+        let address = one.to_string();
+        let of_workers = one.listen(settings.backlog, &handles)?;
+        let each = of_workers.into_iter();
+        each.for_each(|(number, listener)| workers[number].work.listeners.push(listener));
+        tracing::info!(%address, "accepting clients");
+    }
+    if let Some(path) = &options.port_file {
+        write_ports(path, &ports);
+    }
+    for (number, client) in clients.into_iter().enumerate() {
+        workers[number % count].work.clients.push(client);
+    }
+    match links {
+        Some(links) if count > 1 => data::start(Arc::clone(&shared.node), links)?,
+        links => workers[0].work.links = links,
+    }
+    for Worker { begin, work, .. } in workers {
+        // It ends with the process.
+        let _ = begin.send(work);
+    }
+    Ok(())
+}
+
+impl Worker {
+    fn start(number: usize, shared: Arc<Shared>) -> Result<Self, StartError> {
+        let (begin, work) = oneshot::channel();
+        let (tell, told) = mpsc::channel();
+        let body = move || match new_runtime() {
+            Ok(runtime) => {
+                let _ = tell.send(Ok(runtime.handle().clone()));
+                runtime.block_on(serve(number, shared, work));
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(body)
+            .map_err(|error| StartError::System("start a worker thread", error))?;
+        let handle = told.recv().expect("the thread says how its runtime begins")?;
+        Ok(Self { handle, begin, work: Work::default() })
+    }
+}
+
+/// Unlike the other threads' it takes tasks that stay on their thread, with no queue of their own:
+/// so links speak after all clients and peers who were heard at once, and once for all of them.
+fn new_runtime() -> Result<LocalRuntime, StartError> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| StartError::System("start a runtime", error))
+}
+
+async fn serve(worker: usize, shared: Arc<Shared>, work: oneshot::Receiver<Work>) {
+    let Ok(Work { listeners, clients, links }) = work.await else {
+        return;
+    };
+    if let Some(links) = links {
+        tokio::task::spawn_local(data::run(Arc::clone(&shared.node), links));
+    }
+    clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
+    for listener in listeners {
+        listens(&shared.node, worker, &listener);
+        tokio::spawn(accept::accept(listener, worker, Arc::clone(&shared)));
+    }
+    pending().await
+}
+
+/// Shows a listening socket among the connections.
+fn listens(node: &Node<Waiter>, worker: usize, listener: &Listener) {
+    if let Ok((descriptor, local)) = listener.socket() {
+        node.listens(worker, descriptor, local, clock::now(node));
+    }
+}
+
+/// Moved into place, so that nobody finds half of it. As with memcached, only worth a warning.
+fn write_ports(path: &Path, ports: &str) {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".lck");
+    let written = fs::write(&draft, ports).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot write the file of the ports");
+    }
+}
