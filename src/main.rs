@@ -70,8 +70,11 @@ fn obey(command: Command) -> Result<(), Failure> {
         Command::Print(text) => std::io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| Failure::new(format!("cannot print: {error}"), EXIT_START)),
-        Command::Tell { state_dir, line } => {
-            let answer = server::ask(&state_dir, &line);
+        Command::Tell { state_dir, line, patience } => {
+            let answer = match patience {
+                Some(patience) => server::ask_and_wait(&state_dir, &line, patience),
+                None => server::ask(&state_dir, &line),
+            };
             obey(Command::Print(answer.map_err(|why| Failure::new(why, EXIT_REFUSED))?))
         }
         Command::Run(launch) => run(*launch),

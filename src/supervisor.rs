@@ -7,7 +7,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -55,6 +55,9 @@ const FIRST: RawFd = 3;
 const OF_PARENT: [&str; 3] = ["LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 /// The word that has a program only look at its command line.
 const CHECK: &str = "--check";
+
+/// What a server is told when another program was tried, and it was no good.
+const NOT_UPGRADED: &[u8] = b"-";
 
 /// A child that has lived for so long did not die of its start.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -172,7 +175,7 @@ struct Supervisor {
 struct Server {
     child: Child,
     since: Instant,
-    /// It says there, with one letter, that it serves; nothing is expected after that.
+    /// It says there, with one letter, that it serves; and is told there of a program that failed.
     news: Option<UnixStream>,
 }
 
@@ -263,6 +266,9 @@ impl Supervisor {
                 tracing::info!(pid = child.id(), "server started");
                 let since = Instant::now();
                 self.server = Some(Server { child, since, news: Some(news) });
+                if self.is_back {
+                    self.tell_of_failure();
+                }
             }
             Err(error) if !self.has_served => {
                 return Err(Failure::System("start the server", error));
@@ -319,7 +325,16 @@ impl Supervisor {
             Err(error) => {
                 let program = self.program.display();
                 tracing::error!(%program, %error, "not upgraded: the new program cannot be run; the server goes on");
+                self.tell_of_failure();
             }
+        }
+    }
+
+    /// Whoever waits for the upgrade asks the server how it stands.
+    fn tell_of_failure(&self) {
+        let news = self.server.as_ref().and_then(|server| server.news.as_ref());
+        if let Some(Err(error)) = news.map(|mut news| news.write_all(NOT_UPGRADED)) {
+            tracing::debug!(%error, "the server is not told that it is not upgraded");
         }
     }
 
@@ -343,7 +358,7 @@ impl Supervisor {
         if !status.success() {
             let program = self.program.display();
             tracing::error!(%program, %status, "not upgraded: the new program does not take this command line; the server goes on");
-            return;
+            return self.tell_of_failure();
         }
         if !self.is_stopping
             && let Some(server) = &self.server
@@ -387,7 +402,6 @@ impl Supervisor {
             Some(Ok(_)) => return server.news = None,
             Some(Err(_)) | None => return,
         }
-        server.news = None;
         self.has_served = true;
         if self.probation_ends.take().is_some() {
             tracing::info!(pid = server.child.id(), "upgraded: the new program serves");

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::group::peer;
 use super::{Command, one_line};
@@ -48,10 +49,33 @@ enum Order {
         #[arg(value_name = "NAME=HOST:PORT")]
         new: Option<String>,
     },
-    /// End when the clients have gone, and be started anew by the supervisor, or by systemd.
-    Restart,
-    /// Give way to the program that lies now where the present one was started from.
-    Upgrade,
+    /// End when the clients have gone, and be started anew by the supervisor, or by systemd. Returns
+    /// when the new server is a member.
+    Restart(Patience),
+    /// Give way to the program that lies now where the present one was started from. Returns when
+    /// that is a member.
+    Upgrade(Patience),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Patience {
+    /// Do not wait for the new server.
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait for the new server; then this ends with an error, and the order goes on.
+    #[arg(long, value_name = "MS", default_value_t = 180_000, conflicts_with = "no_wait")]
+    timeout: u64,
+}
+
+impl Patience {
+    fn of(order: &Order) -> Option<Duration> {
+        match order {
+            Order::Restart(patience) | Order::Upgrade(patience) => {
+                (!patience.no_wait).then(|| Duration::from_millis(patience.timeout))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Order {
@@ -60,8 +84,8 @@ impl Order {
         match self {
             Self::Status => Ok("status".into()),
             Self::ForceSolo => Ok("force-solo".into()),
-            Self::Restart => Ok("restart".into()),
-            Self::Upgrade => Ok("upgrade".into()),
+            Self::Restart(_) => Ok("restart".into()),
+            Self::Upgrade(_) => Ok("upgrade".into()),
             Self::AddNode { node } => {
                 let (name, address) = peer("add-node", &node)?;
                 Ok(format!("add-node\t{}\t{address}", one_word(&name)?))
@@ -88,8 +112,9 @@ fn one_word(name: &str) -> Result<&str, String> {
 pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     match Flags::try_parse_from(arguments) {
         Ok(Flags { state_dir, order }) => {
+            let patience = Patience::of(&order);
             let line = order.line()?;
-            Ok(Command::Tell { state_dir, line })
+            Ok(Command::Tell { state_dir, line, patience })
         }
         Err(error) if !error.use_stderr() => Ok(Command::Print(error.to_string())),
         Err(error) => Err(one_line(&error.to_string())),

@@ -28,8 +28,9 @@ use flags::Flags;
 pub(crate) enum Command {
     /// Print this and exit.
     Print(String),
-    /// Say this to the node that runs with that state directory.
-    Tell { state_dir: PathBuf, line: String },
+    /// Say this to the node that runs with that state directory, and wait so long for the server that
+    /// comes after it, if one does.
+    Tell { state_dir: PathBuf, line: String, patience: Option<Duration> },
     /// Run a server.
     Run(Box<Launch>),
 }

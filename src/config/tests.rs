@@ -164,6 +164,18 @@ fn what_operators_say_to_a_running_node() {
     for order in ["force-solo", "restart", "upgrade"] {
         assert_eq!(launch(&format!("sessiond ctl --state-dir /d {order}")).unwrap_err(), order);
     }
+    let patience = |order: &str| {
+        let line = format!("sessiond ctl --state-dir /d {order}");
+        match parse(line.split_whitespace().map(OsString::from), [1, 2]).unwrap() {
+            Command::Tell { patience, .. } => patience,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(patience("status"), None);
+    assert_eq!(patience("restart"), Some(Duration::from_secs(180)));
+    assert_eq!(patience("upgrade --timeout 1500"), Some(Duration::from_millis(1500)));
+    assert_eq!(patience("restart --no-wait"), None);
+    assert!(launch("sessiond ctl --state-dir /d restart --no-wait --timeout 1").is_err());
     assert!(launch("sessiond ctl status").unwrap_err().contains("required arguments"));
     assert!(launch("sessiond ctl --state-dir /d dance").unwrap_err().contains("dance"));
 }

@@ -147,7 +147,7 @@ impl Sources {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let mut out = Exposition::default();
         if self.is_witness {
-            witness(&self.node.options().me.name, &mut out);
+            self.node.metrics_of_witness(&mut out);
         } else {
             self.node.metrics(clock::now(&self.node), &mut out);
         }
@@ -156,13 +156,6 @@ impl Sources {
         }
         response(StatusCode::OK, FIGURES, out.into_text())
     }
-}
-
-/// The little that there is to say of a node without data.
-fn witness(name: &str, out: &mut Exposition) {
-    let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", name)];
-    out.gauge("sessiond_info", "Which node this is, and its version.").labelled(&labels, 1);
-    out.gauge("sessiond_state", "1 for what the node is now.").labelled(&[("state", "witness")], 1);
 }
 
 fn log(status: &Status, me: &str, out: &mut Exposition) {

@@ -83,7 +83,13 @@ async fn talk(
 /// Says this line to the node with that state directory; returns what it answers, or why it does
 /// not do it.
 pub fn ask(folder: &Path, line: &str) -> Result<String, String> {
-    let answer = ask_socket(&folder.join(SOCKET), line).map_err(|error| match error.kind() {
+    ask_within(folder, line, ANSWER_MAX)
+}
+
+/// Does not wait for longer than that for a word of the answer.
+pub(super) fn ask_within(folder: &Path, line: &str, limit: Duration) -> Result<String, String> {
+    let answer = ask_socket(&folder.join(SOCKET), line, limit);
+    let answer = answer.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!("--state-dir {}: no sessiond runs there", folder.display())
         }
@@ -95,9 +101,9 @@ pub fn ask(folder: &Path, line: &str) -> Result<String, String> {
     }
 }
 
-fn ask_socket(path: &Path, line: &str) -> io::Result<String> {
+fn ask_socket(path: &Path, line: &str, limit: Duration) -> io::Result<String> {
     let mut stream = PlainUnixStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();

@@ -5,6 +5,7 @@
 
 mod accept;
 mod admin;
+mod anew;
 mod auth;
 mod buffers;
 mod certificates;
@@ -48,6 +49,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime;
 use tokio::sync::Notify;
 
+pub use anew::ask_and_wait;
 pub use certificates::{CertificateFiles, can_be_certified};
 pub use clock::Clock;
 use courier::Links;
@@ -363,7 +365,7 @@ impl Server {
         runtime.block_on(async {
             tokio::select! {
                 () = shared.until_stop(&mut signals, guard.as_deref(), successor, limit_ms) => {}
-                () = notify::keep_telling(&shared.node, is_witness, supervisor) => {}
+                () = notify::keep_telling(&shared.node, is_witness, supervisor, &orders) => {}
             }
         });
         Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })

@@ -3,7 +3,7 @@
 //! neither, this does nothing.
 
 use std::env;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use sd_notify::NotifyState;
@@ -11,6 +11,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 
 use super::clock;
 use super::courier::Waiter;
+use super::orders::Orders;
 use crate::node::Node;
 
 /// How often it is looked whether there is news.
@@ -20,6 +21,9 @@ const WATCHDOG_US: &str = "WATCHDOG_USEC";
 const WATCHDOG_OF: &str = "WATCHDOG_PID";
 /// A sign of life comes this often within that time.
 const SIGNS: u64 = 3;
+/// What this process and the supervisor say to each other.
+const SERVES: u8 = b'+';
+const NOT_UPGRADED: u8 = b'-';
 
 /// The end has begun.
 pub(super) fn stopping() {
@@ -39,8 +43,14 @@ pub(super) fn giving_way() {
 pub(super) async fn keep_telling(
     node: &Node<Waiter>,
     is_witness: bool,
-    supervisor: Option<UnixStream>,
+    mut supervisor: Option<UnixStream>,
+    orders: &Orders,
 ) {
+    let made = supervisor.as_ref().map(|it| it.set_nonblocking(true));
+    if let Some(Err(error)) = made {
+        tracing::warn!(%error, "the supervisor is not heard");
+        supervisor = None;
+    }
     if env::var_os("NOTIFY_SOCKET").is_none() && supervisor.is_none() {
         return std::future::pending().await;
     }
@@ -53,9 +63,15 @@ pub(super) async fn keep_telling(
         let is_serving = is_witness || node.is_serving();
         if is_serving && !std::mem::replace(&mut is_ready, true) {
             tell(&[NotifyState::Ready]);
-            if let Some(Err(error)) = supervisor.as_ref().map(|mut it| it.write_all(b"+")) {
+            if let Some(Err(error)) = supervisor.as_ref().map(|mut it| it.write_all(&[SERVES])) {
                 tracing::debug!(%error, "the supervisor is not told");
             }
+        }
+        let mut letter = [0];
+        if let Some(Ok(1)) = supervisor.as_ref().map(|mut it| it.read(&mut letter))
+            && letter == [NOT_UPGRADED]
+        {
+            orders.note_failed_upgrade();
         }
         let status = status(node, is_witness, is_serving);
         if status != told {

@@ -6,6 +6,7 @@ use tokio::time::{Duration, sleep};
 
 use super::control::Control;
 use super::net::Net;
+use crate::membership::Status;
 use crate::replication::{Nodes, NodesChange, names};
 use crate::time::Now;
 
@@ -112,7 +113,7 @@ impl<N: Net> Control<N> {
     pub(super) fn status(&self, now: Now) -> String {
         let mut stats = Vec::new();
         if self.is_witness {
-            stats.extend_from_slice(b"state witness\n");
+            self.node.report_witness(&mut stats);
         } else {
             self.node.report_replication(now, &mut stats);
         }
@@ -125,9 +126,34 @@ impl<N: Net> Control<N> {
             ("changing", u8::from(log.is_changing).to_string()),
             ("generation", log.founding.map_or(0, |founding| founding.number).to_string()),
             ("term", log.term.to_string()),
+            ("seated", u8::from(log.is_seated).to_string()),
         ];
         let lines = lines.map(|(name, value)| format!("log_{name} {value}\n"));
-        text + &lines.concat()
+        text + &self.process_lines()
+            + &lines.concat()
+            + &format!("whole {}\n", self.whole(now, &log))
+    }
+
+    /// Which process this is, for whoever waits for the next one.
+    fn process_lines(&self) -> String {
+        let upgrade = if self.orders.has_upgrade_failed() { "upgrade failed\n" } else { "" };
+        let (pid, life) = (std::process::id(), self.node.options().me.incarnation.0);
+        format!("pid {pid}\nlife {life:016x}\n{upgrade}")
+    }
+
+    /// `yes` when everybody is in and votes, as far as known here: then one of them may go.
+    fn whole(&self, now: Now, log: &Status) -> &'static str {
+        let status = self.node.group_status(now);
+        let nodes = &status.view.nodes;
+        let am_voter = nodes.get(&self.node.options().me.name).is_some_and(|place| place.votes);
+        let wanted = nodes.iter().filter(|(_, place)| place.votes).map(|(name, _)| name);
+        let are_all = self.is_witness || log.voters.iter().eq(wanted);
+        let is_agreed = log.is_seated && !log.is_changing && log.leader.is_some() && are_all;
+        // Who only votes is in no view, and knows of none.
+        let data = nodes.len() - status.peers.iter().filter(|peer| peer.is_witness).count();
+        let is_in = self.node.is_serving() && status.lease_left_ms.is_some();
+        let all_in = self.is_witness || is_in && status.view.members.len() == data;
+        if all_in && (is_agreed || !am_voter && !self.is_witness) { "yes" } else { "no" }
     }
 }
 

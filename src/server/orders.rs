@@ -14,6 +14,8 @@ const SYSTEMD: &str = "INVOCATION_ID";
 pub(super) struct Orders {
     supervisor: Option<Pid>,
     is_restart_wanted: AtomicBool,
+    /// The supervisor has tried another program, and it was no good.
+    has_upgrade_failed: AtomicBool,
     wanted: Notify,
 }
 
@@ -23,6 +25,7 @@ impl Orders {
         Self {
             supervisor: supervisor.and_then(Pid::from_raw),
             is_restart_wanted: AtomicBool::new(false),
+            has_upgrade_failed: AtomicBool::new(false),
             wanted: Notify::new(),
         }
     }
@@ -34,6 +37,15 @@ impl Orders {
 
     pub(super) fn is_restart_wanted(&self) -> bool {
         self.is_restart_wanted.load(Ordering::Relaxed)
+    }
+
+    /// The supervisor says so.
+    pub(super) fn note_failed_upgrade(&self) {
+        self.has_upgrade_failed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_upgrade_failed(&self) -> bool {
+        self.has_upgrade_failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn restart(&self) -> Result<String, String> {
@@ -52,6 +64,7 @@ impl Orders {
         let supervisor = self.supervisor.ok_or(
             "there is no supervisor: run it with --supervise; or replace the program, and restart",
         )?;
+        self.has_upgrade_failed.store(false, Ordering::Relaxed);
         kill_process(supervisor, Signal::USR2).map_err(|error| {
             format!("the supervisor (pid {}): {error}", supervisor.as_raw_nonzero())
         })?;

@@ -18,7 +18,14 @@ BINARY = Path(os.environ.get("SESSIOND", REPOSITORY / "target/release/sessiond")
 READY_DEADLINE_S = 20.0
 
 
-class Node(Program):
+class Sessiond(Program):
+    """One sessiond of a group, or alone."""
+
+    def state_directory(self):
+        return self.command[self.command.index("--state-dir") + 1]
+
+
+class Node(Sessiond):
     """One sessiond with its ports."""
 
     def __init__(self, name="alone", port=None, group_flags=()):
@@ -37,9 +44,6 @@ class Node(Program):
     def wait_open(self):
         """Until it lets clients in, whether it can answer them or not."""
         wait_until(self._answers, f"{self.name} lets clients in", READY_DEADLINE_S)
-
-    def state_directory(self):
-        return self.command[self.command.index("--state-dir") + 1]
 
     def restart(self):
         """Comes back under its old name and ports, with empty memory."""
@@ -61,7 +65,7 @@ class Node(Program):
             return b""
 
 
-class Witness(Program):
+class Witness(Sessiond):
     """One sessiond that only votes."""
 
     def __init__(self, name, group_flags):

@@ -37,22 +37,31 @@ def _replication(node):
 
 
 def until_whole(nodes, voters=None):
-    """All are members, and all (or these) vote: from then on one of them may die."""
+    """All are members, and all (or these) vote: from then on one of them may die.
+
+    A node that has just begun knows from its file who was in, and is no member itself yet.
+    """
     names = ",".join(node.name for node in nodes)
     voters = voters or names
+    of_member = {"state member", f"members {names}", "whole yes"}
     of_log = {f"log_voters {voters}", "log_changing 0"}
     for node in nodes:
-        wanted = {f"members {names}"} | (of_log if node.name in voters.split(",") else set())
+        wanted = of_member | (of_log if node.name in voters.split(",") else set())
         wait_until(
-            lambda node=node, wanted=wanted: wanted <= set(ctl(node, "status").stdout.splitlines()),
+            lambda node=node, wanted=wanted: wanted <= status(node),
             f"{node.name} knows {names}",
             WHOLE_MAX_S,
         )
 
 
-def ctl(node, *order):
+def status(node):
+    """The lines of `ctl status`; none while nobody answers."""
+    return set(ctl(node, "status").stdout.splitlines())
+
+
+def ctl(node, *order, deadline_s=30):
     command = [BINARY, "ctl", "--state-dir", node.state_directory(), *order]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=deadline_s)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """`--admin-listen`: figures for Prometheus, health, and what strangers get there."""
 
+import os
+import signal
 import socket
 import time
 from contextlib import ExitStack
@@ -7,12 +9,13 @@ from contextlib import ExitStack
 import pytest
 
 import wire
-from cluster import cluster_of_three, new_group, ready
+from cluster import Node, cluster_of_three, new_group, ready
 from command_line import connect, refusal, server
 from ports import free_port
 from processes import running
 from scrape import PROMTOOL, described, http_get, lint, samples, scrape
-from survivors import until_whole
+from strangers import Stranger
+from survivors import ctl, status, until_whole
 from talk import talk
 from waiting import wait_until
 
@@ -221,6 +224,34 @@ def test_a_node_that_waits_for_the_others_is_not_ready():
             )
             assert samples(first.admin_port)["sessiond_commands_held_total",] == 1
 
+
+def test_the_port_for_figures_comes_back_with_the_server_of_a_supervisor():
+    with ready(with_admin(new_group(["--supervise"]))) as nodes:
+        until_whole(nodes)
+        first = nodes[0]
+
+        def pid():
+            lines = [line for line in status(first) if line.startswith("pid ")]
+            return int(lines[0].split()[1]) if lines else None
+
+        seen = {None, pid()}
+        done = ctl(first, "restart", deadline_s=60)
+        assert done.returncode == 0, done.stderr
+        assert pid() not in seen and readiness(first) == (200, "ready\n")
+        seen.add(pid())
+        os.kill(pid(), signal.SIGKILL)
+        wait_until(lambda: pid() not in seen, "another server runs")
+        until_whole(nodes)
+        assert readiness(first) == (200, "ready\n")
+        # Whoever asks for the same port is refused, and the supervisor that has it goes on.
+        second = Node("second", group_flags=["--supervise", "--admin-listen", str(first.admin_port)])
+        with running([second]):
+            assert second.wait_exit() == 71
+            (line,) = [line for line in second.output().splitlines() if line.startswith("error:")]
+            assert f"127.0.0.1:{first.admin_port}" in line
+        assert readiness(first) == (200, "ready\n")
+
+
 def test_a_witness_answers_for_the_log_alone():
     nodes = with_admin(new_group(witness="n3"))
     with running(nodes):
@@ -236,6 +267,23 @@ def test_a_witness_answers_for_the_log_alone():
         assert found["sessiond_state", "witness"] == 1
         assert not [name for name, *_ in found if name.startswith("memcached_")]
         assert samples(nodes[0].admin_port)["sessiond_peer_witness", "n3"] == 1
+
+
+def test_a_witness_shows_whom_it_refuses():
+    nodes = with_admin(new_group(witness="n3"))
+    with running(nodes):
+        for node in nodes[:2]:
+            node.wait_ready()
+        witness = nodes[2]
+        shown = {"state witness", "node_name n3", "peers_refused:garbage 0"}
+        wait_until(lambda: shown <= status(witness), "it shows none")
+        address = witness.command[witness.command.index("--peer-listen") + 1]
+        with Stranger(int(address.split(":")[1])) as stranger:
+            stranger.say(b"\xff" * 100)
+            stranger.hear()
+        wait_until(lambda: "peers_refused:garbage 1" in status(witness), "it shows one")
+        wait_until(lambda: "whole yes" in status(witness), "it knows that all vote")
+        assert samples(witness.admin_port)["sessiond_peers_refused_total", "garbage"] == 1
 
 
 GARBAGE = [

@@ -16,6 +16,7 @@ import wire
 from cluster import BINARY, READY_DEADLINE_S, Node, new_group, ready
 from ports import free_port
 from processes import Program, running
+from survivors import ctl, status, until_whole
 from waiting import wait_until
 
 # Longer than any pause that is allowed, so that a client that is not answered shows as one.
@@ -124,17 +125,15 @@ def server_pid(supervisor):
     return int(found[0]) if len(found) == 1 else None
 
 
-def ctl(node, order):
-    command = [BINARY, "ctl", "--state-dir", node.state_directory(), order]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
-
-
 def restart(node):
     """Has the server of a supervised node end in order and begin anew, until it is a member."""
     before = server_pid(node)
-    said = ctl(node, "restart")
+    said = ctl(node, "restart", deadline_s=60)
     assert said.returncode == 0, said.stderr
-    has_begun_anew(node, before)
+    # Nothing is waited for: that is what the order does.
+    assert said.stdout.startswith(f"{node.name} is a member again after "), said.stdout
+    assert server_pid(node) not in (None, before)
+    assert {"state member", "whole yes"} <= status(node)
 
 
 def has_begun_anew(node, before):
@@ -433,9 +432,10 @@ def test_nobody_notices_an_upgrade(replaceable, figure):
     with under_load(clients):
         before = server_pid(nodes[0])
         replace(program, BINARY.read_bytes())
-        said = ctl(nodes[0], "upgrade")
+        said = ctl(nodes[0], "upgrade", deadline_s=60)
         assert said.returncode == 0, said.stderr
-        has_begun_anew(nodes[0], before)
+        assert server_pid(nodes[0]) not in (None, before)
+        assert "state member" in status(nodes[0])
     figure(f"upgrade: {longest(clients)}")
 
 
@@ -455,6 +455,10 @@ def test_a_new_program_that_can_not_be_run_disturbs_nobody(replaceable, content)
         os.unlink(program)
         os.kill(nodes[0].pid, signal.SIGUSR2)
         wait_until(lambda: nodes[0].output().count("not upgraded") == 2, "it is refused")
+        # Whoever waits for it is told.
+        said = ctl(nodes[0], "upgrade")
+        assert said.returncode == 1
+        assert said.stderr == "error: not upgraded: the former program goes on; its log says why\n"
         assert server_pid(nodes[0]) == before
 
 
@@ -470,15 +474,41 @@ def test_a_new_program_that_does_not_get_to_serve_gives_way_to_the_former_one(re
     with under_load(clients):
         before = server_pid(nodes[0])
         replace(program, content)
-        os.kill(nodes[0].pid, signal.SIGUSR2)
-        wait_until(lambda: "the former one begins again" in nodes[0].output(), "it is refused")
-        has_begun_anew(nodes[0], before)
+        said = ctl(nodes[0], "upgrade", deadline_s=60)
+        assert said.returncode == 1
+        assert "not upgraded: the former program serves again" in said.stderr
+        assert "the former one begins again" in nodes[0].output()
+        assert server_pid(nodes[0]) not in (None, before)
+        assert "state member" in status(nodes[0])
         # And after a crash too, as the program that is there is known to be no good.
         before = server_pid(nodes[0])
         clients.pop().leave()
         clients.pop().leave()
         os.kill(before, signal.SIGKILL)
         has_begun_anew(nodes[0], before)
+
+
+def test_whoever_waits_for_a_restart_is_told_when_it_takes_too_long():
+    with ready(supervised_group()) as nodes:
+        first, *others = nodes
+        until_whole(nodes)
+        before = server_pid(first)
+        # Without them nobody lets the old server go, nor the new one in.
+        servers = [server_pid(other) for other in others]
+        for server in servers:
+            os.kill(server, signal.SIGSTOP)
+        said = ctl(first, "restart", "--timeout", "300")
+        assert said.returncode == 1 and said.stdout == ""
+        assert said.stderr.startswith("error: not done after 3") and said.stderr.count("\n") == 1
+        for server in servers:
+            os.kill(server, signal.SIGCONT)
+        # The order goes on.
+        has_begun_anew(first, before)
+        until_whole(nodes)
+        before = server_pid(first)
+        said = ctl(first, "restart", "--no-wait")
+        assert said.returncode == 0 and "is started anew" in said.stdout
+        has_begun_anew(first, before)
 
 
 def test_the_last_node_that_has_the_items_is_not_restarted():
@@ -499,3 +529,4 @@ def test_restart_and_upgrade_are_refused_where_nobody_starts_it_again():
         for order in ("restart", "upgrade"):
             said = ctl(nodes[0], order)
             assert said.returncode == 1 and "--supervise" in said.stderr
+        assert ctl(nodes[0], "restart", "--no-wait", "--timeout", "1").returncode == 64

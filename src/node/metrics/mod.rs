@@ -9,7 +9,7 @@ mod general;
 mod replication;
 
 use super::Node;
-use super::report::Standing;
+use super::report::{Standing, refused};
 use crate::exposition::Exposition;
 use crate::time::Now;
 
@@ -19,6 +19,11 @@ impl<W> Node<W> {
         general::write(self, now, out);
         classes::write(self, now, out);
         replication::write(&Standing::of(self, now), now, out);
+    }
+
+    /// The little that there is to say of a node that only votes.
+    pub fn metrics_of_witness(&self, out: &mut Exposition) {
+        replication::write_witness(&self.options.me.name, &refused(self), out);
     }
 
     /// Whether clients should be sent here; or in one line why not.

@@ -13,10 +13,18 @@ pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
     commands(standing, out);
     waits(standing, out);
     sync(standing, out);
-    strangers(standing, out);
+    strangers(&standing.refused, out);
     for peer in [up, far, behind, dialects] {
         peer(standing, out);
     }
+}
+
+/// Of a node that only votes.
+pub(super) fn write_witness(name: &str, refused: &[(&'static str, u64)], out: &mut Exposition) {
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", name)];
+    out.gauge("sessiond_info", "Which node this is, and its version.").labelled(&labels, 1);
+    out.gauge("sessiond_state", "1 for what the node is now.").labelled(&[("state", "witness")], 1);
+    strangers(refused, out);
 }
 
 fn place(standing: &Standing<'_>, out: &mut Exposition) {
@@ -128,11 +136,11 @@ fn sync(standing: &Standing<'_>, out: &mut Exposition) {
     bytes.labelled(&[("direction", "received")], figures.bytes_received);
 }
 
-fn strangers(standing: &Standing<'_>, out: &mut Exposition) {
+fn strangers(refused: &[(&'static str, u64)], out: &mut Exposition) {
     let help = "Connections on the port for peers that were not let in, by reason.";
-    let mut refused = out.counter("sessiond_peers_refused_total", help);
-    for (why, count) in &standing.refused {
-        refused.labelled(&[("reason", why)], count);
+    let mut samples = out.counter("sessiond_peers_refused_total", help);
+    for (why, count) in refused {
+        samples.labelled(&[("reason", why)], count);
     }
 }
 

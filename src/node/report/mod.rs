@@ -5,7 +5,7 @@ mod connections;
 mod general;
 mod replication;
 
-pub(super) use replication::{Peer, STATES, Standing};
+pub(super) use replication::{Peer, STATES, Standing, refused};
 
 use std::sync::atomic::Ordering;
 
@@ -57,6 +57,11 @@ impl<W> Node<W> {
     /// `stats replication` without a client.
     pub fn report_replication(&self, now: Now, out: &mut Vec<u8>) {
         replication::write(self, now, out);
+    }
+
+    /// What of it there is to say of a node that only votes.
+    pub fn report_witness(&self, out: &mut Vec<u8>) {
+        replication::write_witness(self, out);
     }
 }
 

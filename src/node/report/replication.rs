@@ -65,7 +65,7 @@ impl<'a> Standing<'a> {
             status,
             backlog,
             totals: super::totals(node),
-            refused: Refusal::ALL.map(|why| (why.name(), node.refusals().of(why).get())).to_vec(),
+            refused: refused(node),
             sync: node.sync_figures(),
             lags,
             queues: node.queues.lock().clone(),
@@ -121,13 +121,30 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
     for (cause, count) in &status.changes {
         reply::stat(out, &format!("view_changes:{}", cause.replace(' ', "_")), count);
     }
-    for (why, count) in &standing.refused {
-        reply::stat(out, &format!("peers_refused:{why}"), count);
-    }
+    refusals(&standing.refused, out);
     for witness in status.peers.iter().filter(|peer| peer.is_witness) {
         reply::stat(out, &format!("peer:{}:witness", witness.name), 1);
     }
     standing.data_peers().for_each(|peer| write_peer(&peer, out));
+}
+
+/// It is in no view, and has no data.
+pub(super) fn write_witness<W>(node: &Node<W>, out: &mut Vec<u8>) {
+    reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
+    reply::stat(out, "node_name", &node.options.me.name);
+    reply::stat(out, "state", "witness");
+    refusals(&refused(node), out);
+}
+
+/// Strangers, by the reason.
+pub(in crate::node) fn refused<W>(node: &Node<W>) -> Vec<(&'static str, u64)> {
+    Refusal::ALL.map(|why| (why.name(), node.refusals().of(why).get())).to_vec()
+}
+
+fn refusals(refused: &[(&'static str, u64)], out: &mut Vec<u8>) {
+    for (why, count) in refused {
+        reply::stat(out, &format!("peers_refused:{why}"), count);
+    }
 }
 
 fn commands(standing: &Standing<'_>, out: &mut Vec<u8>) {
