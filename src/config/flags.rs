@@ -201,6 +201,11 @@ pub(super) struct Flags {
     /// dies, and the new one at SIGUSR2: nobody is ever refused.
     #[arg(long, help_heading = "Process")]
     pub(super) supervise: bool,
+    /// Take the client sockets and all clients over from the process that runs with the same
+    /// --state-dir, which ends; without one, just start. For where there is neither a supervisor
+    /// nor systemd.
+    #[arg(long, help_heading = "Process")]
+    pub(super) take_over: bool,
     /// At SIGTERM, how long clients have to close their connections; they are served meanwhile.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Process")]
     pub(super) drain_timeout: u64,

@@ -148,6 +148,7 @@ impl Flags {
             hold_timeout_ms: self.hold_timeout,
             drain_timeout_ms: self.drain_timeout,
             supervisor: None,
+            takes_over: self.take_over,
         };
         let verbosity = match self.verbose {
             0 => Verbosity::Events,
@@ -176,6 +177,12 @@ impl Flags {
             "-e: items are not kept in a file; a node that starts is filled by its group"
         } else if self.napi_ids.is_some() {
             "-N: connections are not spread by network queue; leave it out"
+        } else if self.take_over && self.state_dir.is_none() {
+            "--take-over: needs --state-dir, where the process that runs is found"
+        } else if self.take_over && self.supervise {
+            "--take-over: with --supervise use sessiond ctl upgrade"
+        } else if self.take_over && self.witness {
+            "--take-over: a witness has no clients; stop the one that runs, and start this one"
         } else {
             return Ok(());
         };

@@ -326,6 +326,13 @@ fn a_server_is_supervised_where_that_is_asked_for() {
     assert!(!usual.supervise);
     assert_eq!(usual.server.drain_timeout_ms, 30_000);
     assert_eq!(usual.upgrade_timeout, Duration::from_secs(60));
+    let refused =
+        |more: &str| launch(&format!("sessiond {GROUP} {PEERS} --take-over {more}")).unwrap_err();
+    assert!(refused("").contains("needs --state-dir"));
+    assert!(refused("--state-dir /d --supervise").contains("ctl upgrade"));
+    assert!(refused("--state-dir /d --witness").contains("no clients"));
+    let after = launch(&format!("sessiond {GROUP} {PEERS} --take-over --state-dir /d")).unwrap();
+    assert!(after.server.takes_over && !usual.server.takes_over);
     let other = launch("sessiond --supervise --drain-timeout 1500 --upgrade-timeout 10").unwrap();
     assert!(other.supervise);
     assert_eq!(other.server.drain_timeout_ms, 1500);

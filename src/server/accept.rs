@@ -24,7 +24,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 
 /// Accepts for one worker until nobody new is to be let in. Whoever waits in the queue of a socket
 /// that nobody else holds is let in still: when that closes, they would see an error.
-pub(super) async fn accept(listener: Listener, worker: usize, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: Arc<Listener>, worker: usize, shared: Arc<Shared>) {
     let mut closing = pin!(shared.drain.closing_of(worker));
     loop {
         tokio::select! {

@@ -125,7 +125,8 @@ pub(super) async fn begin<N: Net>(
             Ok(listener) => {
                 let listening = Rc::clone(&control);
                 let obey = async move |line: String| listening.obey(&line).await;
-                spawn_local(ctl::serve(listener, obey));
+                let orders = Arc::clone(&control.orders);
+                spawn_local(ctl::serve(listener, obey, orders));
             }
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");

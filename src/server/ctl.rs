@@ -8,12 +8,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as PlainUnixStream;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
+
+use super::orders::Orders;
+use super::takeover;
 
 const SOCKET: &str = "ctl.sock";
 /// Made under this name, so that nobody connects before it is closed to others.
@@ -48,14 +52,15 @@ pub(super) fn open(folder: &Path) -> io::Result<UnixListener> {
 pub(super) async fn serve(
     listener: UnixListener,
     obey: impl AsyncFn(String) -> Result<String, String> + 'static,
+    orders: Arc<Orders>,
 ) {
     let obey = Rc::new(obey);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let obey = Rc::clone(&obey);
+                let (obey, orders) = (Rc::clone(&obey), Arc::clone(&orders));
                 spawn_local(async move {
-                    if let Err(error) = talk(stream, &*obey).await {
+                    if let Err(error) = talk(stream, &*obey, &orders).await {
                         tracing::debug!(%error, "an operator was not answered");
                     }
                 });
@@ -71,11 +76,21 @@ pub(super) async fn serve(
 async fn talk(
     mut stream: UnixStream,
     obey: &impl AsyncFn(String) -> Result<String, String>,
+    orders: &Orders,
 ) -> io::Result<()> {
     let mut line = String::new();
     timeout(TALK_MAX, (&mut stream).take(LINE_MAX).read_to_string(&mut line)).await??;
     line.truncate(line.trim_end().len());
-    let answer = obey(line).await.unwrap_or_else(|why| format!("{REFUSAL}{why}\n"));
+    let is_take_over = line == takeover::ORDER;
+    let mut obeyed = obey(line).await;
+    if is_take_over && obeyed.is_ok() {
+        // Whoever asks is not answered in words.
+        match orders.give_way_to(stream.into_std()?) {
+            Ok(()) => return Ok(()),
+            Err((back, why)) => (stream, obeyed) = (UnixStream::from_std(back)?, Err(why)),
+        }
+    }
+    let answer = obeyed.unwrap_or_else(|why| format!("{REFUSAL}{why}\n"));
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
 }
@@ -95,18 +110,33 @@ pub(super) fn ask_within(folder: &Path, line: &str, limit: Duration) -> Result<S
         }
         _ => format!("--state-dir {}: {error}", folder.display()),
     })?;
-    match answer.strip_prefix(REFUSAL) {
+    match refusal(&answer) {
         Some(why) => Err(why.trim_end().into()),
         None => Ok(answer),
     }
 }
 
+/// Why not, if that is what it says.
+pub(super) fn refusal(answer: &str) -> Option<&str> {
+    answer.strip_prefix(REFUSAL)
+}
+
+/// Says this line; the answer is read elsewhere.
+pub(super) fn say(folder: &Path, line: &str) -> io::Result<PlainUnixStream> {
+    said(&folder.join(SOCKET), line)
+}
+
 fn ask_socket(path: &Path, line: &str, limit: Duration) -> io::Result<String> {
-    let mut stream = PlainUnixStream::connect(path)?;
+    let mut stream = said(path, line)?;
     stream.set_read_timeout(Some(limit))?;
-    stream.write_all(format!("{line}\n").as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+fn said(path: &Path, line: &str) -> io::Result<PlainUnixStream> {
+    let mut stream = PlainUnixStream::connect(path)?;
+    stream.write_all(format!("{line}\n").as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    Ok(stream)
 }

@@ -9,6 +9,7 @@
 
 use std::future::{Future, poll_fn};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Duration, sleep};
 
 use super::courier::Courier;
-use super::handover::{Handover, Passed};
+use super::handover::{self, Passed};
 use super::{Shared, clock};
 use crate::stats::Gauge;
 
@@ -53,7 +54,8 @@ const LET_GO: u8 = 2;
 /// Another process that goes on with the clients.
 #[derive(Debug)]
 pub(super) struct Successor {
-    pub(super) handover: Handover,
+    /// Where its clients are sent.
+    pub(super) to: UnixStream,
     /// Those that are on their way.
     pub(super) passed: UnboundedReceiver<Passed>,
 }
@@ -181,7 +183,7 @@ impl Shared {
             while let Ok(client) = successor.passed.try_recv() {
                 some.push(client);
             }
-            if let Err(error) = successor.handover.send(&some) {
+            if let Err(error) = handover::send(&successor.to, &some) {
                 let clients = some.len();
                 tracing::error!(%error, clients, "clients cannot be passed on: they are let go");
             }

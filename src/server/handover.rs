@@ -32,28 +32,37 @@ pub(super) struct Handover {
 }
 
 /// Of each client one letter goes with its socket; the kernel takes 253 sockets at once.
-const AT_ONCE: usize = 128;
+pub(super) const AT_ONCE: usize = 128;
 const LOGGED_IN: u8 = b'+';
 const NOT_LOGGED_IN: u8 = b'-';
 
-impl Handover {
-    /// Sends clients to whoever comes next. What does not go over is closed.
-    pub(super) fn send(&self, clients: &[Passed]) -> io::Result<()> {
-        for some in clients.chunks(AT_ONCE) {
-            let letter = |client: &Passed| {
-                if client.is_logged_in { LOGGED_IN } else { NOT_LOGGED_IN }
-            };
-            let letters: Vec<u8> = some.iter().map(letter).collect();
-            let sockets: Vec<BorrowedFd<'_>> = some.iter().map(|one| one.socket.as_fd()).collect();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            assert!(control.push(SendAncillaryMessage::ScmRights(&sockets)), "there is room");
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            sendmsg(&self.to_successor, &[IoSlice::new(&letters)], &mut control, flags)?;
-        }
-        Ok(())
-    }
+/// Sends clients to whoever comes next. What does not go over is closed.
+pub(super) fn send(to: &UnixStream, clients: &[Passed]) -> io::Result<()> {
+    let letter = |client: &Passed| if client.is_logged_in { LOGGED_IN } else { NOT_LOGGED_IN };
+    let sockets: Vec<_> =
+        clients.iter().map(|client| (client.socket.as_fd(), letter(client))).collect();
+    send_sockets(to, &sockets)
+}
 
+/// Sends sockets, each with its letter.
+pub(super) fn send_sockets(to: &UnixStream, sockets: &[(BorrowedFd<'_>, u8)]) -> io::Result<()> {
+    for some in sockets.chunks(AT_ONCE) {
+        let (sockets, letters): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&sockets)), "there is room");
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        sendmsg(to, &[IoSlice::new(&letters)], &mut control, flags)?;
+    }
+    Ok(())
+}
+
+/// A client that came with this letter.
+pub(super) fn passed(socket: OwnedFd, letter: u8) -> Passed {
+    Passed { socket, is_logged_in: letter == LOGGED_IN }
+}
+
+impl Handover {
     /// All that a predecessor has sent.
     pub(super) fn receive(&self) -> io::Result<Vec<Passed>> {
         let mut clients = Vec::new();
@@ -75,11 +84,8 @@ impl Handover {
                 _ => None,
             });
             let letters = letters[..bytes].iter();
-            let passed = |(socket, letter): (OwnedFd, &u8)| Passed {
-                socket,
-                is_logged_in: *letter == LOGGED_IN,
-            };
-            clients.extend(sockets.flatten().zip(letters).map(passed));
+            clients
+                .extend(sockets.flatten().zip(letters).map(|(one, letter)| passed(one, *letter)));
         }
     }
 }
@@ -102,7 +108,7 @@ mod tests {
             socket: socket.into(),
             is_logged_in: number % 3 == 0,
         });
-        handover.send(&passed.collect::<Vec<_>>()).unwrap();
+        send(&handover.to_successor, &passed.collect::<Vec<_>>()).unwrap();
         for (number, client) in clients.iter_mut().enumerate() {
             client.write_all(&(number as u16).to_le_bytes()).unwrap();
         }

@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener as PlainUnixListener, UnixStream};
 
 use listenfd::ListenFd;
-use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::{socket_acceptconn, socket_domain};
 
 use super::StartError;
 use super::handover::Handover;
@@ -60,11 +61,7 @@ pub(super) fn take(is_supervised: bool) -> Result<Inherited, StartError> {
     for index in 0..sockets {
         let wrong = |error: io::Error| StartError::Inherited(number(index), error.to_string());
         let held = Held::take(&mut handed, index).map_err(wrong)?;
-        let (name, port) = held.address().map_err(wrong)?;
-        match addresses.iter_mut().find(|address| address.name == name) {
-            Some(address) => address.sockets.push(held),
-            None => addresses.push(HeldAddress { name, port, sockets: vec![held] }),
-        }
+        add(held, &mut addresses).map_err(wrong)?;
     }
     let mut end = |index: usize| {
         let taken = handed.take_unix_listener(index);
@@ -80,6 +77,22 @@ pub(super) fn take(is_supervised: bool) -> Result<Inherited, StartError> {
         None
     };
     Ok(Inherited { addresses, handover })
+}
+
+/// Together what is of one address.
+pub(super) fn by_address(sockets: Vec<Held>) -> io::Result<Vec<HeldAddress>> {
+    let mut addresses = Vec::new();
+    sockets.into_iter().try_for_each(|held| add(held, &mut addresses))?;
+    Ok(addresses)
+}
+
+fn add(held: Held, addresses: &mut Vec<HeldAddress>) -> io::Result<()> {
+    let (name, port) = held.address()?;
+    match addresses.iter_mut().find(|address| address.name == name) {
+        Some(address) => address.sockets.push(held),
+        None => addresses.push(HeldAddress { name, port, sockets: vec![held] }),
+    }
+    Ok(())
 }
 
 fn number(index: usize) -> RawFd {
@@ -111,14 +124,27 @@ impl Held {
             Ok(listener) => Self::Tcp(listener.ok_or_else(none)?),
             Err(_) => Self::Unix(handed.take_unix_listener(index)?.ok_or_else(none)?),
         };
-        if !socket_acceptconn(held.as_fd())? {
+        held.checked()
+    }
+
+    /// One that another process has sent.
+    pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
+        let held = match socket_domain(&socket)? {
+            AddressFamily::UNIX => Self::Unix(socket.into()),
+            _ => Self::Tcp(socket.into()),
+        };
+        held.checked()
+    }
+
+    fn checked(self) -> io::Result<Self> {
+        if !socket_acceptconn(self.as_fd())? {
             return Err(io::Error::other("it does not listen"));
         }
-        match &held {
+        match &self {
             Self::Tcp(listener) => listener.set_nonblocking(true)?,
             Self::Unix(listener) => listener.set_nonblocking(true)?,
         }
-        Ok(held)
+        Ok(self)
     }
 
     fn address(&self) -> io::Result<(String, Option<std::net::SocketAddr>)> {

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as PlainUnixListener;
 use std::os::unix::net::UnixStream as PlainUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 use rustix::io::fcntl_dupfd_cloexec;
@@ -51,7 +52,7 @@ pub(super) enum Bound {
 pub(super) struct Listener {
     socket: Socket,
     /// Somebody else has a copy: whoever waits in its queue is not lost when this one closes.
-    is_held: bool,
+    is_held: AtomicBool,
 }
 
 enum Socket {
@@ -154,11 +155,24 @@ impl std::fmt::Display for Bound {
 
 impl Listener {
     fn own(socket: Socket) -> Self {
-        Self { socket, is_held: false }
+        Self { socket, is_held: AtomicBool::new(false) }
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.is_held
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// For somebody else.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => fcntl_dupfd_cloexec(listener, 0)?,
+            Socket::Unix(listener) => fcntl_dupfd_cloexec(listener, 0)?,
+        })
+    }
+
+    /// Whether somebody was given a copy.
+    pub(super) fn note_held(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     /// Its file descriptor, and where it listens.
@@ -317,7 +331,7 @@ fn share_held(sockets: Vec<Held>, workers: &[Handle]) -> io::Result<Vec<(usize, 
             Held::Tcp(socket) => TcpListener::from_std(socket).map(Socket::Tcp),
             Held::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
         };
-        Ok((worker, Listener { socket: socket?, is_held: true }))
+        Ok((worker, Listener { socket: socket?, is_held: AtomicBool::new(true) }))
     };
     sockets.into_iter().chain(copies).enumerate().map(listener).collect()
 }

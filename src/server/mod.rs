@@ -33,6 +33,7 @@ mod peering;
 mod roster;
 mod secret;
 mod signals;
+mod takeover;
 mod views;
 mod workers;
 
@@ -48,6 +49,7 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::runtime;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use anew::ask_and_wait;
 pub use certificates::{CertificateFiles, can_be_certified};
@@ -67,6 +69,7 @@ pub use net::{Net, Stream};
 use orders::Orders;
 pub use peering::{Peering, live};
 use signals::{Signals, Told};
+use takeover::Taken;
 
 use crate::membership;
 use crate::node::{self, Credentials, Node};
@@ -96,6 +99,8 @@ pub struct Options {
     pub drain_timeout_ms: u64,
     /// The process that starts this one again when it ends.
     pub supervisor: Option<i32>,
+    /// Whether it takes the place of the process that has its state directory, if one does.
+    pub takes_over: bool,
 }
 
 /// How nodes meet.
@@ -137,6 +142,8 @@ pub enum StartError {
     Hold(String, io::Error),
     /// A socket in the file system can't be made.
     BindUnix(PathBuf, io::Error),
+    /// The process that runs does not give its place to this one.
+    TakeOver(String),
     /// The file of names and passwords can't be used.
     Auth(PathBuf, String),
     /// What peers have to prove can't be read.
@@ -170,6 +177,7 @@ impl std::fmt::Display for StartError {
                 write!(f, "-s {}: another server answers there, or it is no socket", path.display())
             }
             Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
+            Self::TakeOver(why) => write!(f, "--take-over: the process that runs: {why}"),
             Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
             Self::Peers(error) => write!(f, "{error}"),
             Self::State(error) => write!(f, "{error}"),
@@ -180,6 +188,17 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl StartError {
+    /// Whether another process has what this one needs.
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Bind(_, error) => error.kind() == io::ErrorKind::AddrInUse,
+            Self::State(StateError::InUse(_)) => true,
+            _ => false,
+        }
+    }
+}
 
 /// What all tasks share.
 #[derive(Debug)]
@@ -213,7 +232,7 @@ impl Shared {
         &self,
         signals: &mut Signals,
         guard: Option<&Guard>,
-        mut successor: Option<Successor>,
+        (to, passed): (Option<UnixStream>, UnboundedReceiver<Passed>),
         limit_ms: u64,
     ) {
         let told = tokio::select! {
@@ -221,6 +240,8 @@ impl Shared {
             () = self.orders.until_restart() => Told::GiveWay,
             () = self.stop_wanted.notified() => Told::Stop,
         };
+        let to = to.or_else(|| self.orders.heir().and_then(|heir| heir.try_clone().ok()));
+        let mut successor = to.map(|to| Successor { to, passed });
         if told == Told::GiveWay && successor.is_some() {
             notify::giving_way();
         } else {
@@ -258,6 +279,8 @@ pub struct Server {
     options: Options,
     bound: Vec<Bound>,
     handover: Option<Handover>,
+    /// Of the process that this one has taken over from.
+    clients: Vec<Passed>,
     peer_socket: Option<TcpSocket>,
     admin: Option<admin::Bound>,
     credentials: Option<Credentials>,
@@ -269,21 +292,47 @@ impl Server {
     /// Takes all addresses, so that whatever is wrong with them shows at once.
     pub fn bind(mut options: Options) -> Result<Self, StartError> {
         let settings = &options.node.settings;
-        // First: what was handed over is known by its numbers alone.
-        let (bound, handover) = listener::bind_all(&options)?;
+        // First: what was handed over is known by its numbers alone. But what another process gives is
+        // asked for when nothing else can be wrong.
+        let bound = (!options.takes_over).then(|| listener::bind_all(&options)).transpose()?;
         let credentials = settings.auth_file.as_deref().map(auth::read).transpose()?;
         let peers = options.peers.as_ref();
         let load_guard =
             |peers: &PeerOptions| Guard::new(&peers.security, &options.node.me.name).map(Arc::new);
         let guard = peers.map(load_guard).transpose().map_err(StartError::Peers)?;
-        let bind_peer = |peers: &PeerOptions| listener::bind(peers.listen, Sharing::No);
+        let taken = if options.takes_over { takeover::take(&options)? } else { None };
+        let is_taken = taken.is_some();
+        let Taken { bound: held, clients } = taken.unwrap_or_default();
+        let (bound, handover) = match bound {
+            Some(bound) => bound,
+            None if is_taken => (held, None),
+            None => listener::bind_all(&options)?,
+        };
+        // Of these two processes cannot have the same: the former one has just ended.
+        let bind_peer = |peers: &PeerOptions| {
+            takeover::when_free(is_taken, || listener::bind(peers.listen, Sharing::No))
+        };
         let peer_socket = peers.map(bind_peer).transpose()?;
-        let admin = options.admin.map(admin::Bound::new).transpose()?;
-        let state = peers.and_then(|peers| open_state(peers, &options.node)).transpose()?;
+        let bind_admin = |address| takeover::when_free(is_taken, || admin::Bound::new(address));
+        let admin = options.admin.map(bind_admin).transpose()?;
+        let open_state = |peers: &PeerOptions| {
+            takeover::when_free(is_taken, || open_state(peers, &options.node).transpose())
+        };
+        let state = peers.map(open_state).transpose()?.flatten();
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
-        Ok(Self { options, bound, handover, peer_socket, admin, credentials, state, guard })
+        Ok(Self {
+            options,
+            bound,
+            handover,
+            clients,
+            peer_socket,
+            admin,
+            credentials,
+            state,
+            guard,
+        })
     }
 
     /// The sockets for clients alone, which listen from now on, and a way for clients from one
@@ -307,6 +356,7 @@ impl Server {
             options,
             bound,
             handover,
+            clients,
             peer_socket,
             admin,
             credentials,
@@ -356,11 +406,11 @@ impl Server {
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         if !is_witness {
-            let clients = handover.as_ref().map(received).unwrap_or_default();
+            let clients = handover.as_ref().map_or(clients, received);
             workers::start(&options, (bound, clients, group), &shared)?;
         }
         let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
-        let successor = handover.map(|handover| Successor { handover, passed });
+        let successor = (handover.map(|handover| handover.to_successor), passed);
         let limit_ms = options.drain_timeout_ms;
         runtime.block_on(async {
             tokio::select! {

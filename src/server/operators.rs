@@ -6,6 +6,7 @@ use tokio::time::{Duration, sleep};
 
 use super::control::Control;
 use super::net::Net;
+use super::takeover;
 use crate::membership::Status;
 use crate::replication::{Nodes, NodesChange, names};
 use crate::time::Now;
@@ -27,13 +28,14 @@ impl<N: Net> Control<N> {
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
-            "restart" | "upgrade" if !self.is_witness && self.node.is_last(now) => Err(
+            "restart" | "upgrade" | takeover::ORDER if !self.is_witness && self.node.is_last(now) => Err(
                 "no other node has the items, and all would be lost; to stop all the same, use \
                  SIGTERM"
                     .into(),
             ),
             "restart" => self.orders.restart(),
             "upgrade" => self.orders.upgrade(),
+            takeover::ORDER => self.orders.may_give_way(),
             other => match change(other) {
                 Some(change) => self.change_nodes(&change?).await,
                 None => Err(format!("{other:?} is not known to this version")),

@@ -1,10 +1,15 @@
 //! What an operator wants of the process, rather than of the node: to begin anew, or to give way to
 //! a new program. Somebody else has to start that; who that is, is known here.
 
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, Weak};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
+
+use super::listener::Listener;
+use super::takeover;
 
 /// Set by systemd for whatever it has started.
 const SYSTEMD: &str = "INVOCATION_ID";
@@ -17,6 +22,10 @@ pub(super) struct Orders {
     /// The supervisor has tried another program, and it was no good.
     has_upgrade_failed: AtomicBool,
     wanted: Notify,
+    /// Where clients are let in, as long as they are.
+    listeners: OnceLock<Vec<Weak<Listener>>>,
+    /// Another process that goes on; none once this one ends for another reason.
+    heir: OnceLock<Option<UnixStream>>,
 }
 
 impl Orders {
@@ -27,6 +36,8 @@ impl Orders {
             is_restart_wanted: AtomicBool::new(false),
             has_upgrade_failed: AtomicBool::new(false),
             wanted: Notify::new(),
+            listeners: OnceLock::new(),
+            heir: OnceLock::new(),
         }
     }
 
@@ -46,6 +57,47 @@ impl Orders {
 
     pub(super) fn has_upgrade_failed(&self) -> bool {
         self.has_upgrade_failed.load(Ordering::Relaxed)
+    }
+
+    /// Clients are let in there.
+    pub(super) fn note_listeners(&self, listeners: Vec<Weak<Listener>>) {
+        // Once: they are opened once.
+        let _ = self.listeners.set(listeners);
+    }
+
+    /// Whether another process may be given what this one has.
+    pub(super) fn may_give_way(&self) -> Result<String, String> {
+        match self.supervisor {
+            Some(_) => Err("its supervisor would start it again: use sessiond ctl upgrade".into()),
+            None if self.heir.get().is_some() => Err("it is ending already".into()),
+            None => Ok(String::new()),
+        }
+    }
+
+    /// Gives the client sockets to another process, and has this one end. If that can't be, nothing
+    /// has happened.
+    pub(super) fn give_way_to(&self, heir: UnixStream) -> Result<(), (UnixStream, String)> {
+        let listeners = self.listeners.get().map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = takeover::give(listeners, &heir) {
+            return Err((heir, format!("the client sockets cannot be given away: {error}")));
+        }
+        match self.heir.set(Some(heir)) {
+            Ok(()) => {
+                tracing::info!("another process takes over");
+                self.wanted.notify_one();
+                Ok(())
+            }
+            // The end has come in between. What is not given back cannot be here.
+            Err(heir) => {
+                takeover::keep(listeners);
+                heir.map_or(Ok(()), |heir| Err((heir, "it is ending already".into())))
+            }
+        }
+    }
+
+    /// The process that goes on with the clients; from now on there will be no other.
+    pub(super) fn heir(&self) -> Option<&UnixStream> {
+        self.heir.get_or_init(|| None).as_ref()
     }
 
     pub(super) fn restart(&self) -> Result<String, String> {

@@ -23,7 +23,7 @@ use super::courier::Waiter;
 /// What one of them has to do.
 #[derive(Default)]
 struct Work {
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     /// Those of the process before.
     clients: Vec<Passed>,
     links: Option<data::Group<Tcp>>,
@@ -52,9 +52,11 @@ pub(super) fn start(
         let address = one.to_string();
         let of_workers = one.listen(settings.backlog, &handles)?;
         let each = of_workers.into_iter();
-        each.for_each(|(number, listener)| workers[number].work.listeners.push(listener));
+        each.for_each(|(number, listener)| workers[number].work.listeners.push(Arc::new(listener)));
         tracing::info!(%address, "accepting clients");
     }
+    let listeners = workers.iter().flat_map(|worker| &worker.work.listeners);
+    shared.orders.note_listeners(listeners.map(Arc::downgrade).collect());
     if let Some(path) = &options.port_file {
         write_ports(path, &ports);
     }

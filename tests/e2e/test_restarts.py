@@ -530,3 +530,67 @@ def test_restart_and_upgrade_are_refused_where_nobody_starts_it_again():
             said = ctl(nodes[0], order)
             assert said.returncode == 1 and "--supervise" in said.stderr
         assert ctl(nodes[0], "restart", "--no-wait", "--timeout", "1").returncode == 64
+
+
+# One process after the other, without a supervisor and without systemd.
+
+
+def heir_of(node, more=()):
+    """Another process of the same node, which is to take its place."""
+    heir = Node(node.name, port=node.port)
+    own = [word for word in node.command if word != "--take-over"]
+    heir.command = [*own, "--take-over", *more]
+    return heir
+
+
+@pytest.mark.parametrize("kind", [PerRequest, KeepAlive])
+def test_nobody_notices_that_another_process_takes_over(kind, figure):
+    with ExitStack() as stack:
+        nodes = stack.enter_context(ready(new_group()))
+        until_whole(nodes)
+        clients = [kind(node.port, number) for number, node in enumerate(nodes * 3)]
+        holder = nodes[0]
+        with under_load(clients):
+            # The second time with other threads, which have to share the sockets of the first.
+            for more in ([], ["-t", "3"], ["-t", "1"]):
+                heir = heir_of(holder, more)
+                stack.enter_context(running([heir]))
+                assert holder.wait_exit() == 0
+                heir.wait_ready()
+                assert "taken over sockets=" in heir.output()
+                until_whole([heir, *nodes[1:]])
+                holder = heir
+        figure(f"another process takes over, {kind.__name__}: {longest(clients)}")
+
+
+def test_there_need_not_be_anybody_to_take_over_from():
+    nodes = new_group(["--take-over"])
+    with ready(nodes):
+        assert all("taking over" not in node.output() for node in nodes)
+
+
+def assert_refused(heir, reason):
+    with running([heir]):
+        assert heir.wait_exit() == 71
+        (line,) = [line for line in heir.output().splitlines() if line.startswith("error:")]
+        assert reason in line, line
+
+
+def test_a_process_that_must_not_be_taken_over_goes_on():
+    with ready(supervised_group()) as (first, second, third):
+        heir = heir_of(first)
+        heir.command.remove("--supervise")
+        assert_refused(heir, "use sessiond ctl upgrade")
+        assert wire.ask(first.port, b"set a 0 0 1\r\nx\r\n") == b"STORED\r\n"
+    with ready(new_group()) as (first, second, third):
+        # By mistake: it is not said that it should take over.
+        by_mistake = heir_of(first)
+        by_mistake.command.remove("--take-over")
+        assert_refused(by_mistake, "in use")
+        # What is wrong with the new one shows before the old one is asked.
+        assert_refused(heir_of(first, ["-Y", "/no/such/file"]), "-Y /no/such/file")
+        assert wire.ask(first.port, b"set a 0 0 1\r\nx\r\n") == b"STORED\r\n"
+        for other in (second, third):
+            assert other.stop() == 0
+        assert_refused(heir_of(first), "no other node has the items")
+        assert wire.ask(first.port, b"get a\r\n").startswith(b"VALUE a")
