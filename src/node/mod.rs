@@ -43,8 +43,8 @@ use crate::record::{Mutation, Outcome, Record};
 use crate::replication::link::Load;
 use crate::replication::message::LaneMessage;
 use crate::replication::{
-    Dialect, Group, GroupOptions, Incarnation, LaneOptions, Lease, Member, Message, Nodes, Outside,
-    Pace, Rules, Timing, Violation,
+    Dialect, Group, GroupOptions, Incarnation, LaneOptions, Lease, Member, Message, NODES_MAX,
+    Nodes, Outside, Pace, Rules, Timing, Violation,
 };
 use crate::settings::{Settings, Tuning};
 use crate::stats::{Counters, Gauges, Refusals};
@@ -114,12 +114,22 @@ pub struct Node<W> {
     refusals: Refusals,
     /// What waits for each life of a peer; told every now and then.
     queues: Mutex<BTreeMap<Incarnation, Load>>,
+    /// When certificates between nodes end.
+    certificates: Mutex<Certificates>,
     /// Who may log in, where that is needed.
     credentials: RwLock<Option<Credentials>>,
     /// Read by every command, so that nothing which is written often may share its line.
     observers: CachePadded<Observers>,
     connections: Connections,
     crawler: Crawler,
+}
+
+/// When certificates end, as Unix times.
+#[derive(Clone, Debug, Default)]
+struct Certificates {
+    own: Option<i64>,
+    /// As they were when the peers were last met.
+    peers: BTreeMap<Box<str>, i64>,
 }
 
 /// Chunks that a sweep looks at under one lock, and how often it does so in one go: 16 shards look
@@ -190,6 +200,7 @@ impl<W> Node<W> {
             gauges: Gauges::default(),
             refusals: Refusals::default(),
             queues: Mutex::default(),
+            certificates: Mutex::default(),
             credentials: RwLock::new(None),
             observers: CachePadded::new(observers),
             connections: Connections::new(options.settings.workers),
@@ -281,6 +292,21 @@ impl<W> Node<W> {
     /// What goes up and down.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// When this node's certificate ends, as a Unix time.
+    pub fn note_own_certificate(&self, not_after_s: Option<i64>) {
+        self.certificates.lock().own = not_after_s;
+    }
+
+    /// When the certificate ends that a node of the group has shown.
+    pub fn note_peer_certificate(&self, name: &str, not_after_s: i64) {
+        let mut certificates = self.certificates.lock();
+        // Those of nodes that were removed are forgotten when there are too many.
+        if certificates.peers.len() >= 2 * NODES_MAX {
+            certificates.peers.clear();
+        }
+        certificates.peers.insert(name.into(), not_after_s);
     }
 
     /// Peers that were not let in.

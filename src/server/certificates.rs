@@ -17,6 +17,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use webpki::EndEntityCert;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::channel::Channel;
 use super::guard::{BadFile, read};
@@ -37,6 +38,7 @@ pub struct CertificateFiles {
 pub(super) struct Identity {
     dials: TlsConnector,
     accepts: TlsAcceptor,
+    not_after_s: Option<i64>,
 }
 
 impl Identity {
@@ -56,9 +58,15 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(&read("--peer-key", &files.key)?)
             .map_err(|error| BadFile::new("--peer-key", &files.key, error))?;
         let wrong = |error: rustls::Error| BadFile::new("--peer-key", &files.key, error);
+        let not_after_s = not_after_s(&own);
         let dials = dialing(own.clone(), key.clone_key(), &roots, &provider).map_err(wrong)?;
         let accepts = accepting(own, key, &roots, &provider).map_err(wrong)?;
-        Ok(Self { dials: Arc::new(dials).into(), accepts: Arc::new(accepts).into() })
+        Ok(Self { dials: Arc::new(dials).into(), accepts: Arc::new(accepts).into(), not_after_s })
+    }
+
+    /// When what this node shows ends.
+    pub(super) fn not_after_s(&self) -> Option<i64> {
+        self.not_after_s
     }
 
     /// The side that dialed, as the node of that name should be there.
@@ -80,6 +88,15 @@ pub(super) fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
     EndEntityCert::try_from(certificate).is_ok_and(|certificate| {
         certificate.valid_dns_names().any(|other| other.eq_ignore_ascii_case(name))
     })
+}
+
+/// When the first of these certificates ends, as a Unix time: with it the others are worth nothing.
+pub(super) fn not_after_s(certificates: &[CertificateDer<'_>]) -> Option<i64> {
+    let end = |certificate: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    };
+    certificates.iter().filter_map(end).min()
 }
 
 /// Whether a certificate can be for a node of that name.

@@ -72,6 +72,14 @@ impl Guard {
         self.means.borrow().clone()
     }
 
+    /// When this node's certificate ends, if it has one.
+    pub(super) fn not_after_s(&self) -> Option<i64> {
+        match &*self.means.borrow() {
+            Means::Certificates(identity) => identity.not_after_s(),
+            Means::Open | Means::Secret(_) => None,
+        }
+    }
+
     /// Reads the files again, for connections that are made from now on; those that there are go
     /// on. What can't be used changes nothing.
     pub(super) fn reload(&self) {

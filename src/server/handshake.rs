@@ -145,6 +145,14 @@ impl From<&rustls::Error> for NoLink {
 }
 
 impl<N: Net> Greeting<N> {
+    /// Of a peer that is let in: its certificate's end is shown.
+    fn note_certificate<S: Stream>(&self, channel: &Channel<S>, name: &str) {
+        let not_after_s = channel.certificates().and_then(certificates::not_after_s);
+        if let Some(not_after_s) = not_after_s {
+            self.node.note_peer_certificate(name, not_after_s);
+        }
+    }
+
     pub(super) fn new(
         net: N,
         guard: Arc<Guard>,
@@ -274,6 +282,7 @@ pub(super) async fn dial<N: Net>(
             let why = format!("{:?} answers at its address", hello.name);
             return Err(NoLink::NotAPeer(Refusal::Group, why));
         }
+        greeting.note_certificate(&channel, &hello.name);
         Ok((channel, hello))
     };
     timeout(HANDSHAKE_MAX, talk).await.unwrap_or(Err(NoLink::Slow))
@@ -332,6 +341,7 @@ async fn introduced<N: Net>(
     };
     check_certificate(channel, &hello.name)?;
     let peer = greeting.check(&hello)?;
+    greeting.note_certificate(channel, &hello.name);
     Ok((peer, hello, talk))
 }
 

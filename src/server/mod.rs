@@ -369,6 +369,7 @@ impl Server {
         drop(context);
         let node = Arc::new(new_node(&options.node, Clock::SYSTEM));
         node.set_credentials(credentials);
+        node.note_own_certificate(guard.as_deref().and_then(Guard::not_after_s));
         let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
         let (links, wishes) = Links::new(seeds, Clock::SYSTEM);
         let links = Arc::new(links);

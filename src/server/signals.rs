@@ -60,6 +60,7 @@ fn reload(node: &Node<Waiter>, guard: Option<&Guard>) {
     auth::reload(node);
     if let Some(guard) = guard {
         guard.reload();
+        node.note_own_certificate(guard.not_after_s());
     }
 }
 

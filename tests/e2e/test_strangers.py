@@ -15,7 +15,10 @@ import strangers
 import wire
 from cluster import BINARY, REPOSITORY, new_group, ready
 from processes import running
+from scrape import samples
 from strangers import HELLO_OK, PROOF, REFUSE, Stranger, frame, hello, introduce, trusting
+from survivors import status
+from test_admin import with_admin
 from waiting import wait_until
 
 SECRET = b"what all of this group know"
@@ -137,6 +140,55 @@ def test_certificates_are_read_again_and_the_group_goes_on():
             wait_until(lambda: "stays as it was" in nodes[0].output(), "the refusal")
             assert shown_by(nodes[0], folder) == new
         assert "expired" in nodes[0].output().lower()
+
+
+DAY_S = 24 * 60 * 60
+
+
+def assert_ends_in(days, text):
+    left_s = int(float(text)) - time.time()
+    assert abs(left_s - days * DAY_S) < 2 * 60 * 60, f"{left_s} s are left"
+
+
+def test_when_certificates_end_is_shown():
+    with tempfile.TemporaryDirectory(prefix="sessiond-certs-") as name:
+        folder = Path(name)
+        for node, days in zip(NAMES, (30, 20, 10), strict=True):
+            certify(folder, node, days=days)
+        nodes = with_admin(new_group(witness="n3"))
+        for node in nodes:
+            with_certificates(node, folder)
+        with running(nodes):
+            for node in nodes[:2]:
+                node.wait_ready()
+            first, second, witness = nodes
+            key = "peer:{}:certificate_not_after_s"
+            wait_until(lambda: key.format("n3") in stats(first), "the witness was met")
+            shown = stats(first)
+            assert_ends_in(30, shown["certificate_not_after_s"])
+            assert_ends_in(20, shown[key.format("n2")])
+            assert_ends_in(10, shown[key.format("n3")])
+            own = "sessiond_certificate_not_after_timestamp_seconds"
+            figures = samples(first.admin_port)
+            assert_ends_in(30, figures[own,])
+            assert_ends_in(20, figures["sessiond_peer_certificate_not_after_timestamp_seconds", "n2"])
+            assert_ends_in(10, samples(witness.admin_port)[own,])
+            (line,) = [line for line in status(witness) if line.startswith("certificate_")]
+            assert_ends_in(10, line.split()[1])
+            # Renewed: its own figure at once, with the others when it is met again.
+            before = stats(second)["certificate_not_after_s"]
+            certify(folder, "n2", days=90)
+            os.kill(second.pid, signal.SIGHUP)
+            wait_until(lambda: stats(second)["certificate_not_after_s"] != before, "it is read")
+            assert_ends_in(90, stats(second)["certificate_not_after_s"])
+            second.kill9()
+            second.restart()
+            assert_ends_in(90, stats(first)[key.format("n2")])
+
+
+def test_what_has_no_certificates_shows_no_end_of_any():
+    with secret_group() as (nodes, _):
+        assert not [name for name in stats(nodes[0]) if "certificate_not_after" in name]
 
 
 def test_certificates_that_are_no_good_are_refused():

@@ -23,7 +23,8 @@ impl<W> Node<W> {
 
     /// The little that there is to say of a node that only votes.
     pub fn metrics_of_witness(&self, out: &mut Exposition) {
-        replication::write_witness(&self.options.me.name, &refused(self), out);
+        let not_after_s = self.certificates.lock().own;
+        replication::write_witness(&self.options.me.name, &refused(self), not_after_s, out);
     }
 
     /// Whether clients should be sent here; or in one line why not.

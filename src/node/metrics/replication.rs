@@ -14,17 +14,38 @@ pub(super) fn write(standing: &Standing<'_>, now: Now, out: &mut Exposition) {
     waits(standing, out);
     sync(standing, out);
     strangers(&standing.refused, out);
+    own_certificate(standing.own_not_after_s, out);
+    let help = "Unix time at which the certificate ends that the peer has shown last.";
+    let mut ends = out.gauge("sessiond_peer_certificate_not_after_timestamp_seconds", help);
+    for (peer, not_after_s) in &standing.peers_not_after_s {
+        ends.labelled(&[("peer", peer)], *not_after_s);
+    }
     for peer in [up, far, behind, dialects] {
         peer(standing, out);
     }
 }
 
 /// Of a node that only votes.
-pub(super) fn write_witness(name: &str, refused: &[(&'static str, u64)], out: &mut Exposition) {
+pub(super) fn write_witness(
+    name: &str,
+    refused: &[(&'static str, u64)],
+    not_after_s: Option<i64>,
+    out: &mut Exposition,
+) {
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", name)];
     out.gauge("sessiond_info", "Which node this is, and its version.").labelled(&labels, 1);
     out.gauge("sessiond_state", "1 for what the node is now.").labelled(&[("state", "witness")], 1);
     strangers(refused, out);
+    own_certificate(not_after_s, out);
+}
+
+fn own_certificate(not_after_s: Option<i64>, out: &mut Exposition) {
+    let help =
+        "Unix time at which this node's certificate ends, or one between it and the authority.";
+    let mut ends = out.gauge("sessiond_certificate_not_after_timestamp_seconds", help);
+    if let Some(not_after_s) = not_after_s {
+        ends.value(not_after_s);
+    }
 }
 
 fn place(standing: &Standing<'_>, out: &mut Exposition) {

@@ -33,6 +33,10 @@ pub(in crate::node) struct Standing<'a> {
     pub(in crate::node) totals: Totals,
     /// Strangers on the port for peers, by reason.
     pub(in crate::node) refused: Vec<(&'static str, u64)>,
+    /// When this node's certificate ends, as a Unix time.
+    pub(in crate::node) own_not_after_s: Option<i64>,
+    /// When those end that peers have shown; a witness's too.
+    pub(in crate::node) peers_not_after_s: Vec<(Box<str>, i64)>,
     /// What filling others, or being filled, has come to.
     pub(in crate::node) sync: SyncFigures,
     /// What each has not acknowledged of this node's changes.
@@ -59,9 +63,14 @@ impl<'a> Standing<'a> {
                 *lags.entry(receiver).or_default() += lag;
             }
         }
+        let certificates = node.certificates.lock().clone();
+        let mut shown: Vec<_> = certificates.peers.into_iter().collect();
+        shown.retain(|(name, _)| status.peers.iter().any(|peer| peer.name == *name));
         Self {
             name: &node.options.me.name,
             state: state(node, &status),
+            own_not_after_s: certificates.own,
+            peers_not_after_s: shown,
             status,
             backlog,
             totals: super::totals(node),
@@ -122,6 +131,10 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
         reply::stat(out, &format!("view_changes:{}", cause.replace(' ', "_")), count);
     }
     refusals(&standing.refused, out);
+    own_certificate(standing.own_not_after_s, out);
+    for (name, not_after_s) in &standing.peers_not_after_s {
+        reply::stat(out, &format!("peer:{name}:certificate_not_after_s"), not_after_s);
+    }
     for witness in status.peers.iter().filter(|peer| peer.is_witness) {
         reply::stat(out, &format!("peer:{}:witness", witness.name), 1);
     }
@@ -134,6 +147,13 @@ pub(super) fn write_witness<W>(node: &Node<W>, out: &mut Vec<u8>) {
     reply::stat(out, "node_name", &node.options.me.name);
     reply::stat(out, "state", "witness");
     refusals(&refused(node), out);
+    own_certificate(node.certificates.lock().own, out);
+}
+
+fn own_certificate(not_after_s: Option<i64>, out: &mut Vec<u8>) {
+    if let Some(not_after_s) = not_after_s {
+        reply::stat(out, "certificate_not_after_s", not_after_s);
+    }
 }
 
 /// Strangers, by the reason.
