@@ -94,21 +94,21 @@ def ready(nodes):
         yield nodes
 
 
-def new_group(more_flags=(), names=("n1", "n2", "n3"), witness=None):
+def new_group(more_flags=(), names=("n1", "n2", "n3"), witness=None, cluster="e2e"):
     """The nodes of a group, not started. One of them may be a witness."""
     peer_addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
     folder = tempfile.TemporaryDirectory(prefix="sessiond-e2e-")
     nodes = []
     for name in names:
         state = ["--state-dir", os.path.join(folder.name, name)]
-        flags = [*_group_flags(name, peer_addresses), *state, *more_flags]
+        flags = [*_group_flags(cluster, name, peer_addresses), *state, *more_flags]
         nodes.append(Witness(name, flags) if name == witness else Node(name, group_flags=flags))
         # It goes when the nodes do.
         nodes[-1].state_folder = folder
     return nodes
 
 
-def _group_flags(name, peer_addresses):
+def _group_flags(cluster, name, peer_addresses):
     peers = ",".join(f"{peer}={address}" for peer, address in peer_addresses.items())
     me = ["--node-name", name, "--peer-listen", peer_addresses[name]]
-    return ["--cluster", "e2e", *me, "--peers", peers]
+    return ["--cluster", cluster, *me, "--peers", peers]

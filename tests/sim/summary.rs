@@ -37,6 +37,8 @@ summary! {
     evictions, lost_by_members,
     /// Faults.
     crashes, silent_crashes, leaves, restarts, pauses, stalls, cuts, one_way_cuts, torn_links, all_dead,
+    /// Groups of five and of seven.
+    of_five, of_seven,
     /// Of the group.
     views, views_of_less, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
     /// Changes of the nodes, those of living ones, and those that would leave too few.

@@ -12,7 +12,8 @@ use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Change, Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{
-    Dialect, Features, Incarnation, LogWish, Member, Message, Place, Roster, Rules, Timing, View,
+    Dialect, Features, Incarnation, LogWish, Member, Message, NODES_MAX, Place, Roster, Rules, Timing,
+    View,
 };
 use sessiond::settings::Settings;
 use sessiond::time::Now;
@@ -144,11 +145,13 @@ impl World {
     pub(crate) fn new(seed: u64, plan: Plan, rules: Rules, is_told: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let seeds = match (plan, rng.random_range(0..10)) {
-            (Plan::Split, _) | (Plan::Random, 8..) => 5,
+            (Plan::Split, _) | (Plan::Random, 8) => 5,
+            (Plan::Random, 9..) => 7,
             (Plan::Random, 7) => 2,
             (Plan::Cuts | Plan::Lags | Plan::Random, _) => 3,
         };
-        let changes = plan == Plan::Random && rng.random_ratio(1, 3);
+        // Of seven there is none that could be added.
+        let changes = plan == Plan::Random && rng.random_ratio(1, 3) && seeds < NODES_MAX;
         let hosts = seeds + if changes { SPARE } else { 0 };
         let home = |client: usize| (client < 2).then_some(client % seeds);
         let mut world = Self {
@@ -180,7 +183,11 @@ impl World {
             memory: None,
             sync_rate: None,
             is_mixed: false,
-            summary: Summary::default(),
+            summary: Summary {
+                of_five: u64::from(seeds == 5),
+                of_seven: u64::from(seeds == NODES_MAX),
+                ..Summary::default()
+            },
         };
         for slot in 0..seeds {
             let late = if world.rng.random_ratio(1, 10) { 2500 } else { 100 };
