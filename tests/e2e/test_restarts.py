@@ -563,6 +563,31 @@ def test_nobody_notices_that_another_process_takes_over(kind, figure):
         figure(f"another process takes over, {kind.__name__}: {longest(clients)}")
 
 
+def test_a_unix_socket_is_taken_over_with_its_clients(tmp_path):
+    path = str(tmp_path / "socket")
+    nodes = new_group()
+    nodes[0].command += ["-s", path]
+    heir = heir_of(nodes[0])
+    with ExitStack() as stack:
+        stack.enter_context(running(nodes))
+        wait_until(lambda: "whole yes" in status(nodes[0]), "it is a member", READY_DEADLINE_S)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.settimeout(10)
+        client.connect(path)
+        client.sendall(b"set a 0 60 1\r\nx\r\n")
+        assert client.recv(100) == b"STORED\r\n"
+        stack.enter_context(running([heir]))
+        assert nodes[0].wait_exit() == 0
+        newcomer = stack.enter_context(socket.socket(socket.AF_UNIX))
+        newcomer.settimeout(10)
+        newcomer.connect(path)
+        for one in (client, newcomer):
+            one.sendall(b"get a\r\n")
+            expected = b"VALUE a 0 1\r\nx\r\nEND\r\n"
+            assert wire.receive(one, len(expected)) == expected
+            one.close()
+
+
 def test_there_need_not_be_anybody_to_take_over_from():
     nodes = new_group(["--take-over"])
     with ready(nodes):
