@@ -21,18 +21,22 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const BEFORE: Duration = Duration::from_secs(60 * 60);
 const AUTHORITY_DAYS: u32 = 3650;
 
+#[allow(dead_code, reason = "a test that issues certificates of its own has another")]
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, days, names @ ..] = &arguments[..] else { return Err(USAGE.into()) };
-    let days: i32 = days.parse().map_err(|_| USAGE)?;
-    let folder = Path::new(folder);
+    issue(Path::new(folder), days.parse().map_err(|_| USAGE)?, names)
+}
+
+/// A certificate and a key for each name, and the authority's if there is none yet.
+pub(crate) fn issue(folder: &Path, days: i32, names: &[String]) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
     let authority = authority(folder)?;
     for name in names {
         let key = KeyPair::generate()?;
         let certificate = node(name, days)?.signed_by(&key, &authority)?;
         fs::write(folder.join(format!("{name}.pem")), certificate.pem())?;
-        write_key(&folder.join(format!("{name}.key")), &key)?;
+        write_private(&folder.join(format!("{name}.key")), &key.serialize_pem())?;
     }
     Ok(())
 }
@@ -50,7 +54,7 @@ fn authority(folder: &Path) -> Result<Issuer<'static, KeyPair>, Box<dyn Error>> 
     } else {
         let key = KeyPair::generate()?;
         fs::write(path, params.self_signed(&key)?.pem())?;
-        write_key(&key_path, &key)?;
+        write_private(&key_path, &key.serialize_pem())?;
         key
     };
     Ok(Issuer::new(params, key))
@@ -70,8 +74,9 @@ fn node(name: &str, days: i32) -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-fn write_key(path: &Path, key: &KeyPair) -> std::io::Result<()> {
+/// What only its owner may read.
+pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path)?.write_all(key.serialize_pem().as_bytes())
+    options.open(path)?.write_all(text.as_bytes())
 }

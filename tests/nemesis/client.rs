@@ -95,12 +95,15 @@ pub(crate) struct Habit {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completion {
     pub(crate) at: u64,
+    /// Whoever answered.
+    pub(crate) node: usize,
     pub(crate) is_read: bool,
 }
 
 /// All that a client has to tell.
-#[derive(Default)]
 pub(crate) struct Notes {
+    /// Whose they are.
+    pub(crate) habit: Habit,
     pub(crate) operations: Vec<Operation>,
     pub(crate) completions: Vec<Completion>,
     pub(crate) unknown: u64,
@@ -113,7 +116,8 @@ pub(crate) struct Client<'a> {
     playground: &'a Playground,
     habit: Habit,
     rng: StdRng,
-    connection: Option<Connection>,
+    /// To which node, and what is said to it.
+    connection: Option<(usize, Connection)>,
     /// The last unique seen, by key.
     seen: HashMap<String, u64>,
     written: u64,
@@ -123,7 +127,9 @@ pub(crate) struct Client<'a> {
 impl<'a> Client<'a> {
     pub(crate) fn new(playground: &'a Playground, habit: Habit, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed ^ (u64::from(habit.number) << 32));
-        let (seen, notes) = (HashMap::new(), Notes::default());
+        let (operations, completions, refusals) = Default::default();
+        let notes = Notes { habit, operations, completions, unknown: 0, refusals };
+        let seen = HashMap::new();
         Self { playground, habit, rng, connection: None, seen, written: 0, notes }
     }
 
@@ -133,8 +139,8 @@ impl<'a> Client<'a> {
             if self.connection.is_none() || self.rng.random_ratio(1, 300) {
                 self.connect();
             }
-            if let Some(connection) = self.connection.take() {
-                self.step(connection);
+            if let Some((node, connection)) = self.connection.take() {
+                self.step(node, connection);
             }
             let pause_us = self.rng.random_range(PAUSE_US);
             std::thread::sleep(Duration::from_micros(pause_us));
@@ -146,11 +152,12 @@ impl<'a> Client<'a> {
         let addresses = &self.playground.addresses;
         let node = self.habit.pinned.unwrap_or_else(|| self.rng.random_range(0..addresses.len()));
         let patience = if self.rng.random_ratio(1, 4) { IMPATIENCE } else { PATIENCE };
-        self.connection = Connection::open(addresses[node], patience).ok();
+        let opened = Connection::open(addresses[node], patience);
+        self.connection = opened.ok().map(|connection| (node, connection));
     }
 
     /// One command; keeps the connection if it is still good.
-    fn step(&mut self, mut connection: Connection) {
+    fn step(&mut self, node: usize, mut connection: Connection) {
         let (key, command) = self.choose();
         let form = [Form::Classic, Form::Unique, Form::Meta][self.rng.random_range(0..3)];
         let invoked = self.playground.clock.now_us();
@@ -158,8 +165,9 @@ impl<'a> Client<'a> {
         let at = self.playground.clock.now_us();
         let answer = match came {
             Ok(Came::Reply(reply)) => {
-                self.notes.completions.push(Completion { at, is_read: command == Command::Get });
-                self.connection = Some(connection);
+                let is_read = command == Command::Get;
+                self.notes.completions.push(Completion { at, node, is_read });
+                self.connection = Some((node, connection));
                 Some(Answer { at, reply })
             }
             Ok(Came::Refusal(text)) => {

@@ -25,7 +25,7 @@ pub(crate) fn stops(length: Duration, seed: u64) -> Result<String, String> {
     for turn in 0..NODES {
         let victim = (turn + seed as usize) % NODES;
         if let Err(why) = stop(&mut group, victim, length, &mut looks) {
-            let (words, folder) = (group.last_words(), group.keep().display());
+            let (words, folder) = (group.processes.last_words(), group.processes.keep().display());
             return Err(format!("{why}\n{words}\nlogs are in {folder}"));
         }
     }
@@ -45,7 +45,7 @@ fn stop(group: &mut Group, victim: usize, length: Duration, looks: &mut u64) -> 
     for key in before {
         done(&mut writer, key, &Command::Delete)?;
     }
-    group.stop(victim);
+    group.processes.stop(victim);
     let stopped = Instant::now();
     for key in during {
         done(&mut writer, key, &Command::Delete)?;
@@ -54,7 +54,7 @@ fn stop(group: &mut Group, victim: usize, length: Duration, looks: &mut u64) -> 
         reader.send(&Command::Get, key, Form::Classic).map_err(|error| error.to_string())?;
     }
     std::thread::sleep(length.saturating_sub(stopped.elapsed()));
-    group.go_on(victim);
+    group.processes.go_on(victim);
     for (mut reader, key) in readers.into_iter().zip(&keys) {
         // A node that was left out may end the connection instead of answering.
         if let Ok(came) = reader.receive(&Command::Get) {
@@ -66,7 +66,7 @@ fn stop(group: &mut Group, victim: usize, length: Duration, looks: &mut u64) -> 
     while gone_on.elapsed() < WATCHED {
         look_everywhere(group, &keys, looks)?;
     }
-    group.wait_until_whole()?;
+    group.processes.wait_until_whole()?;
     look_everywhere(group, &keys, looks)
 }
 
@@ -90,7 +90,7 @@ fn is_gone(node: usize, key: &str, came: Came) -> Result<(), String> {
 }
 
 fn open(group: &Group, node: usize) -> Result<Connection, String> {
-    let opened = Connection::open(group.addresses()[node], PATIENCE);
+    let opened = Connection::open(group.processes.addresses()[node], PATIENCE);
     opened.map_err(|error| format!("n{} does not answer: {error}", node + 1))
 }
 

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::connection::{Came, Connection};
+use super::episode::Episode;
 use super::group::{Group, NODES, WORKERS};
 use super::history::wire::Form;
 use super::history::{Command, Reply};
@@ -78,17 +79,6 @@ pub(crate) const ALL: &[Kind] = &[
 /// machine.
 const ALONE_WAIT: Duration = Duration::from_secs(10);
 
-/// When a group was shaken, in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Episode {
-    pub(crate) kind: Kind,
-    pub(crate) from_us: u64,
-    /// When all three were members again.
-    pub(crate) to_us: u64,
-    /// When every node was dead.
-    pub(crate) lost_us: Option<(u64, u64)>,
-}
-
 /// The order in which these kinds come, each once.
 pub(crate) fn shuffled(kinds: &[Kind], rng: &mut StdRng) -> Vec<Kind> {
     let mut kinds = kinds.to_vec();
@@ -107,14 +97,14 @@ pub(crate) struct Nemesis<'a> {
 
 impl Nemesis<'_> {
     /// Brings a fault about, ends it, and waits until the group is whole.
-    pub(crate) fn bring(&mut self, kind: Kind) -> Result<Episode, String> {
+    pub(crate) fn bring(&mut self, kind: Kind) -> Result<Episode<Kind>, String> {
         // The fault before may have had one more node left out when it was over already. The death
         // of both others would then be that of all members, and take everything with it.
-        self.group.wait_until_whole().map_err(|why| format!("before {kind:?}: {why}"))?;
+        self.group.processes.wait_until_whole().map_err(|why| format!("before {kind:?}: {why}"))?;
         let from_us = (self.now_us)();
         let lost_us = self.shake(kind)?;
         self.group.network.heal();
-        self.group.wait_until_whole().map_err(|why| format!("after {kind:?}: {why}"))?;
+        self.group.processes.wait_until_whole().map_err(|why| format!("after {kind:?}: {why}"))?;
         Ok(Episode { kind, from_us, to_us: (self.now_us)(), lost_us })
     }
 
@@ -148,22 +138,22 @@ impl Nemesis<'_> {
                 self.group.spawn(a)?;
             }
             Kind::Hiccup => {
-                self.group.stop(a);
+                self.group.processes.stop(a);
                 self.wait(100..800);
-                self.group.go_on(a);
+                self.group.processes.go_on(a);
             }
             Kind::Pause => {
-                self.group.stop(a);
+                self.group.processes.stop(a);
                 self.last(Duration::from_millis(1500));
-                self.group.go_on(a);
+                self.group.processes.go_on(a);
             }
             Kind::PauseTwo => {
-                self.group.stop(a);
-                self.group.stop(b);
+                self.group.processes.stop(a);
+                self.group.processes.stop(b);
                 self.last(Duration::from_millis(1000));
-                self.group.go_on(a);
+                self.group.processes.go_on(a);
                 self.wait(0..1000);
-                self.group.go_on(b);
+                self.group.processes.go_on(b);
             }
             Kind::PauseWorker => {
                 let worker = self.group.stop_worker(a, self.rng.random_range(0..WORKERS))?;
@@ -210,7 +200,7 @@ impl Nemesis<'_> {
         let asked = [(Command::Set(value.clone().into()), None), (Command::Get, Some(value))];
         for (command, wanted) in asked {
             let failed = |why: String| format!("n{} is left and does not serve: {why}", node + 1);
-            let came = Connection::open(self.group.addresses()[node], ALONE_WAIT)
+            let came = Connection::open(self.group.processes.addresses()[node], ALONE_WAIT)
                 .and_then(|mut connection| connection.ask(&command, "left", Form::Classic))
                 .map_err(|error| failed(error.to_string()))?;
             match (came, wanted) {

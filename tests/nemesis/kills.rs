@@ -58,7 +58,7 @@ struct Tally {
 /// Kills so many times; the error tells what was lost.
 pub(crate) fn campaign(kills: u64, seed: u64) -> Result<String, String> {
     let mut group = Group::start(Links::Direct)?;
-    let playground = Playground::new(group.addresses());
+    let playground = Playground::new(group.processes.addresses());
     let keys: Vec<Keys> = (0..WRITERS).map(|_| Keys::default()).collect();
     let confirmed_at: Mutex<Vec<u64>> = Mutex::default();
     let mut tally = Tally::default();
@@ -83,8 +83,8 @@ pub(crate) fn campaign(kills: u64, seed: u64) -> Result<String, String> {
     if let Err(why) = at_rest {
         return Err(format!(
             "{why}\n{}\nlogs are in {}",
-            group.last_words(),
-            group.keep().display()
+            group.processes.last_words(),
+            group.processes.keep().display()
         ));
     }
     Ok(tally.told(kills, confirmed_at.lock().expect("no writer panics").len()))
@@ -106,7 +106,7 @@ fn one_kill(
     look_for_everything(playground, keys, &survivors, tally)?;
     sleep(Duration::from_millis(rng.random_range(0..300)));
     group.spawn(victim)?;
-    group.wait_until_whole()?;
+    group.processes.wait_until_whole()?;
     look_for_everything(playground, keys, &[victim], tally)?;
     let to_us = playground.clock.now_us();
     tally.whole_us.push(to_us - from_us);

@@ -21,7 +21,7 @@ use sessiond::time::Now;
 use super::client::{Client, Doing};
 use super::faults::Fault;
 use super::history::wire::{self, Heard};
-use super::history::{Answer, Command, History, Operation, Reply, invariants};
+use super::history::{Answer, History, Operation, Reply, invariants};
 use super::log::Logs;
 use super::network::{Network, over_the_wire};
 use super::operators::SPARE;
@@ -883,33 +883,9 @@ impl World {
         Ok(())
     }
 
-    /// Where memory is short, an item may go at any time. So whoever finds none has seen it go, and
-    /// an add that stores is a set; but nobody may see anything older.
-    fn allow_evictions(&mut self) {
-        for operation in &mut self.history.operations {
-            let Some(answer) = &mut operation.answer else {
-                if let Command::Add(value) = &operation.command {
-                    operation.command = Command::Set(value.clone());
-                }
-                continue;
-            };
-            match (&operation.command, &answer.reply) {
-                (Command::Add(value), Reply::Done { .. }) => {
-                    operation.command = Command::Set(value.clone());
-                }
-                (Command::Add(_), _) => {}
-                (_, Reply::Miss | Reply::NotStored) => {
-                    operation.command = Command::Vanish;
-                    answer.reply = Reply::Done { unique: None };
-                }
-                _ => {}
-            }
-        }
-    }
-
     fn check_history(&mut self) -> Result<(), String> {
         if self.memory.is_some() {
-            self.allow_evictions();
+            self.history.allow_evictions();
         }
         let checked = self.history.check().map_err(|violation| format!("{violation}"))?;
         self.summary.checked_operations += checked.operations as u64;
