@@ -4,7 +4,7 @@ SESSIOND := target/release/sessiond
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: run demo drill test check sim model nemesis parity conformance clients certs fuzz bench soak growth hitratio build help
+.PHONY: run demo drill test check sim model nemesis nemesis-net parity conformance clients certs fuzz bench soak growth hitratio build help
 
 run: build ## three nodes on 127.0.0.1, .2 and .3, port 11211, until Ctrl-C
 	@exec tests/cluster/run.sh $(SESSIOND)
@@ -34,6 +34,9 @@ sim: ## the simulation alone; SEED=n replays one seed, SEEDS=n runs so many
 
 nemesis: ## three processes under faults; ROUNDS=n, SECONDS=n, SEED=n, FAULTS=all or names; KILLS=n for kills alone
 	ROUNDS=$${ROUNDS:-1} cargo test --locked --test nemesis $(if $(KILLS),killed,promises) -- --nocapture
+
+nemesis-net: ## groups of three and five on a network of the test's own, as root: cuts, resets, loss, delay; ROUNDS=n, SEED=n, NODES=n, FAULTS=names
+	ROUNDS=$${ROUNDS:-1} cargo test --locked --test nemesis network -- --nocapture
 
 model: ## the model of the replication protocol, in larger bounds, a minute or two; ONLY="two operations" for one of them
 	MODEL_FULL=1 cargo test --locked --test model -- --nocapture --test-threads=1
@@ -77,4 +80,4 @@ $(VENV)/ready: tests/e2e/requirements.txt
 	touch $@
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13

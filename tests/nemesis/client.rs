@@ -21,6 +21,8 @@ const SLOTS: usize = 5;
 const RETIRED_AFTER: u64 = 150;
 /// Retired keys of a slot that readers still look at.
 const LOOKED_BACK: u64 = 3;
+/// Retired so long ago that no command on them is under way any more.
+const SETTLED_BACK: std::ops::Range<u64> = 2..6;
 /// Between two commands of a client.
 const PAUSE_US: std::ops::Range<u64> = 500..8_000;
 /// Most clients wait so long for an answer,
@@ -82,13 +84,24 @@ fn key_name(slot: usize, generation: u64) -> String {
     format!("{kind}{slot}.{generation}")
 }
 
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Every command.
+    All,
+    /// Reads keys that others change.
+    Reads,
+    /// Reads keys that were changed before, and are no more: as most sessions are read.
+    SettledReads,
+}
+
 /// What a client is like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
     pub(crate) number: u32,
     /// The only node it talks to.
     pub(crate) pinned: Option<usize>,
-    pub(crate) only_reads: bool,
+    pub(crate) work: Work,
 }
 
 /// A completed command, for the stalls.
@@ -187,10 +200,9 @@ impl<'a> Client<'a> {
     fn choose(&mut self) -> (String, Command) {
         let slot = self.rng.random_range(0..SLOTS);
         let used = &self.playground.used[slot];
-        if self.habit.only_reads {
+        if self.habit.work != Work::All {
             let generation = used.load(Ordering::Relaxed) / RETIRED_AFTER;
-            let back = self.rng.random_range(0..=LOOKED_BACK * 2).saturating_sub(LOOKED_BACK);
-            return (key_name(slot, generation.saturating_sub(back)), Command::Get);
+            return (self.choose_to_read(slot, generation), Command::Get);
         }
         let generation = used.fetch_add(1, Ordering::Relaxed) / RETIRED_AFTER;
         let key = key_name(slot, generation);
@@ -199,6 +211,18 @@ impl<'a> Client<'a> {
             false => self.change(&key),
         };
         (key, command)
+    }
+
+    fn choose_to_read(&mut self, slot: usize, generation: u64) -> String {
+        if self.habit.work == Work::Reads {
+            let back = self.rng.random_range(0..=LOOKED_BACK * 2).saturating_sub(LOOKED_BACK);
+            return key_name(slot, generation.saturating_sub(back));
+        }
+        let back = self.rng.random_range(SETTLED_BACK);
+        match generation.checked_sub(back) {
+            Some(generation) => key_name(slot, generation),
+            None => format!("nothing{slot}"),
+        }
     }
 
     fn count(&mut self) -> Command {

@@ -47,7 +47,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use client::Playground;
+use client::{Playground, Work};
 use effects::Effects;
 use episode::Episode;
 use faults::{ALL, Kind, Nemesis, shuffled};
@@ -103,7 +103,7 @@ impl<K: Copy + Debug> Plan<K> {
     }
 
     fn rules(&self) -> Rules {
-        Rules { reads: self.reads, is_kept: number("KEEP").is_some() }
+        Rules { reads: self.reads, beside: &[Work::Reads], is_kept: number("KEEP").is_some() }
     }
 }
 
@@ -176,7 +176,7 @@ fn a_network_breaks_no_promise() {
     let plan = Plan::from_environment(if is_long { network::ALL } else { NETWORK_SHORT });
     let longest = if is_long { LONGEST_ON_NETWORK } else { LONGEST_SHORT };
     let plan = network::Plan {
-        rules: plan.rules(),
+        rules: Rules { beside: &[Work::Reads, Work::SettledReads], ..plan.rules() },
         rounds: plan.rounds,
         seed: plan.seed,
         sizes: match number("NODES") {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Client, Habit, Notes, Playground, read_all};
+use super::client::{Client, Habit, Notes, Playground, Work, read_all};
 use super::episode::Episode;
 use super::history::{History, Operation, Reads};
 use super::judge::Report;
@@ -38,6 +38,8 @@ pub(crate) trait Shaken {
 /// What all rounds have in common.
 pub(crate) struct Rules {
     pub(crate) reads: Reads,
+    /// What one client each does on every node, besides those that do everything.
+    pub(crate) beside: &'static [Work],
     /// Logs and histories stay, whatever they show.
     pub(crate) is_kept: bool,
 }
@@ -62,7 +64,7 @@ pub(crate) fn run<G: Shaken>(
     let mut episodes = Vec::new();
     let (shaken, notes) = thread::scope(|scope| {
         let open = playground.open();
-        let clients: Vec<_> = habits(playground.addresses.len())
+        let clients: Vec<_> = habits(playground.addresses.len(), rules.beside)
             .map(|habit| Client::new(&playground, habit, seed))
             .map(|client| scope.spawn(move || client.run()))
             .collect();
@@ -104,17 +106,14 @@ pub(crate) fn run<G: Shaken>(
     Err(format!("{}\n{kept}", bad.join("\n")))
 }
 
-/// Some with and some without a node of their own, and on each node one that only reads: so a
+/// Some with and some without a node of their own, and on each node some that only read: so a
 /// stall of writes is not one of reads.
-fn habits(nodes: usize) -> impl Iterator<Item = Habit> {
-    (0..CLIENTS + nodes).map(move |number| {
-        let only_reads = number >= CLIENTS;
-        let pinned = match only_reads {
-            true => Some(number - CLIENTS),
-            false => (number < nodes).then_some(number),
-        };
-        Habit { number: number as u32, pinned, only_reads }
-    })
+fn habits(nodes: usize, beside: &[Work]) -> impl Iterator<Item = Habit> {
+    let all = (0..CLIENTS).map(move |number| (Work::All, (number < nodes).then_some(number)));
+    let beside =
+        beside.iter().flat_map(move |&work| (0..nodes).map(move |node| (work, Some(node))));
+    let numbered = all.chain(beside).zip(0..);
+    numbered.map(|((work, pinned), number)| Habit { number, pinned, work })
 }
 
 /// At rest all nodes hold the same, and that is read into the history.

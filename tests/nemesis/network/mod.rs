@@ -111,6 +111,7 @@ fn groups(mut kinds: Vec<Kind>, seed: u64) -> Vec<Vec<Kind>> {
 }
 
 /// One group, in a thread that becomes a host and ends with it.
+#[allow(clippy::print_stdout, reason = "a long run tells how far it is")]
 fn bring(
     seed: u64,
     nodes: usize,
@@ -127,6 +128,7 @@ fn bring(
     let is_short = kinds.contains(&Kind::MemoryFull);
     let memory_mib = if is_short { LITTLE_MEMORY_MIB } else { MEMORY_MIB };
     let shape = Shape { nodes, proof, memory_mib };
+    println!("seed {seed}, {nodes} nodes, {proof:?}, {memory_mib} MiB: {kinds:?}");
     let round = || {
         let group = Group::start(shape)?;
         let rng = StdRng::seed_from_u64(seed ^ ((number as u64) << 32) ^ ((nodes as u64) << 48));
