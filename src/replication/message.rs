@@ -164,6 +164,11 @@ pub enum LaneMessage {
     Fwd(Fwd),
     /// Owner to origin: decided, and done everywhere.
     FwdDone(FwdDone),
+    /// Origin to another member, and that one to the owner: as `Fwd`, for an owner whom this origin
+    /// does not reach.
+    PassFwd(Incarnation, Fwd),
+    /// Owner to that member, and that one to this origin: as `FwdDone`.
+    PassDone(Incarnation, FwdDone),
     /// Owner to all: the next record of my stream.
     Apply(Apply),
     /// Receiver to owner: applied up to this position of your stream.
@@ -356,6 +361,10 @@ fn encode_lane(lane: u8, epoch: Epoch, message: &LaneMessage, out: &mut Vec<u8>)
             Some(until) => frame(46, &(lane, epoch, (until, body)), out),
         },
         LaneMessage::FwdDone(body) => frame(33, &(lane, epoch, body), out),
+        LaneMessage::PassFwd(origin, body) => {
+            frame(47, &(lane, epoch, (origin, body.until, body)), out)
+        }
+        LaneMessage::PassDone(origin, body) => frame(48, &(lane, epoch, (origin, body)), out),
         LaneMessage::Apply(body) => frame(34, &(lane, epoch, body), out),
         LaneMessage::AppliedUpTo(body) => frame(35, &(lane, epoch, body), out),
         LaneMessage::CommitUpTo(body) => frame(36, &(lane, epoch, body), out),
@@ -483,6 +492,10 @@ fn decode_body(kind: u8, body: &[u8], keep: Keep<'_>) -> Option<Option<Message>>
         46 => in_lane(body, |(until, fwd): (_, Fwd<_>)| {
             LaneMessage::Fwd(Fwd { until: Some(until), ..owned_fwd(&fwd, keep) })
         }),
+        47 => in_lane(body, |(origin, until, fwd): (_, _, Fwd<_>)| {
+            LaneMessage::PassFwd(origin, Fwd { until, ..owned_fwd(&fwd, keep) })
+        }),
+        48 => in_lane(body, |(origin, done)| LaneMessage::PassDone(origin, done)),
         _ => return None,
     })
 }
@@ -699,6 +712,20 @@ mod tests {
                 counter: 4,
                 outcome: Outcome::Stored { cas: 7, size: 9 },
             })),
+            lane(LaneMessage::PassFwd(
+                Incarnation(300),
+                Fwd {
+                    counter: 4,
+                    until: Some(Millis(1_800_000_030_000)),
+                    done_up_to: 3,
+                    key: record.key.clone(),
+                    mutation: Mutation::Read,
+                },
+            )),
+            lane(LaneMessage::PassDone(
+                Incarnation(300),
+                FwdDone { counter: 4, outcome: Outcome::NotFound },
+            )),
             lane(LaneMessage::AppliedUpTo(u64::MAX)),
             lane(LaneMessage::CommitUpTo(300)),
             lane(LaneMessage::Activated),
@@ -774,7 +801,7 @@ mod tests {
             }
         }
         assert!(missing.is_empty(), "not in tests/frames:\n{missing}");
-        for kind in (1..=9).chain(32..=46) {
+        for kind in (1..=9).chain(32..=48) {
             let recorded = |line: &str| line.get(8..10) == Some(&hex(&[kind]));
             assert!(RECORDED.lines().any(recorded), "no frame of type {kind}");
         }

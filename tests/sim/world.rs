@@ -12,8 +12,8 @@ use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Change, Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{
-    Dialect, Features, Incarnation, LogWish, Member, Message, NODES_MAX, Place, Roster, Rules, Timing,
-    View,
+    Dialect, Features, Incarnation, LogWish, Member, Message, NODES_MAX, Place, Roster, Rules,
+    Timing, View,
 };
 use sessiond::settings::Settings;
 use sessiond::time::Now;

@@ -144,6 +144,7 @@ impl<W> Lane<W> {
         self.carried = Carried::default();
         self.unproven.clear();
         self.unchanged.clear();
+        self.detours = Detours::default();
         self.lost.clear();
         self.results.clear();
         self.fillings.clear();
@@ -266,6 +267,7 @@ impl<W> Lane<W> {
         self.stream = stream;
         self.unproven.clear();
         self.unchanged.clear();
+        self.detours = Detours::default();
         self.carried.answers.clear();
         self.pending.clear();
         self.carried.keys.iter().for_each(|(key, _)| self.pending.add(key));

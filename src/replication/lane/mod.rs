@@ -5,6 +5,7 @@
 //! its shard's lock and knows nothing of other lanes.
 
 mod change;
+mod detour;
 mod figures;
 mod learn;
 mod lifetime;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::change::{Carried, Change};
+use self::detour::Detours;
 pub use self::figures::{Backlog, SyncFigures};
 use self::learn::{Joining, Learning};
 use self::lifetime::Pulse;
@@ -104,6 +106,7 @@ pub struct Lane<W> {
     /// What clients have sent, until it is decided.
     chunk: Chunk,
     pulse: Pulse,
+    detours: Detours,
     results: Results,
     /// What was decided here in this view without changing anything. Sent again, it must not be
     /// decided again: its client may have had its answer by then.
@@ -155,6 +158,7 @@ impl<W> Lane<W> {
             requests: Requests::default(),
             chunk: Chunk::default(),
             pulse: Pulse::default(),
+            detours: Detours::default(),
             results: Results::default(),
             unchanged: BTreeMap::new(),
             unproven: Vec::new(),
@@ -281,7 +285,7 @@ impl<W> Lane<W> {
             // Asked again after a while, it is still one.
             self.backlog.asked += u64::from(is_new);
             self.backlog.relayed_reads += u64::from(is_new && fwd.mutation == Mutation::Read);
-            self.tell(owner, LaneMessage::Fwd(fwd), out);
+            self.ask(owner, fwd, out);
         } else if let Err(Violation(rule)) = self.decide_for(self.options.me, fwd, items, out) {
             unreachable!("a request of this very node: {rule}");
         }
@@ -316,7 +320,15 @@ impl<W> Lane<W> {
         out: &mut O,
     ) -> Result<(), Violation> {
         match message {
-            LaneMessage::Fwd(fwd) => self.decide_for(from, fwd, items, out),
+            LaneMessage::Fwd(fwd) => {
+                self.came_straight(from);
+                self.decide_for(from, fwd, items, out)
+            }
+            LaneMessage::PassFwd(origin, fwd) => self.passed(from, origin, fwd, items, out),
+            LaneMessage::PassDone(origin, done) => {
+                self.passed_back(origin, done, out);
+                Ok(())
+            }
             LaneMessage::FwdDone(done) => {
                 self.finish(done, out);
                 Ok(())
@@ -372,10 +384,11 @@ impl<W> Lane<W> {
                 self.give(answer, out);
             }
         }
-        for counter in self.requests.older_than(RESEND_MS, now) {
+        for counter in self.requests.older_than(self.resend_ms(), now) {
             if self.requests.get(counter).is_some_and(|request| !out.still_waits(&request.waiter)) {
                 self.requests.remove(counter);
             } else {
+                self.look_for_a_way(counter, now);
                 self.dispatch(counter, items, out);
             }
         }
@@ -552,7 +565,7 @@ impl<W> Lane<W> {
         if origin == self.options.me {
             self.finish(done, out);
         } else {
-            self.tell(origin, LaneMessage::FwdDone(done), out);
+            self.report(origin, done, out);
         }
     }
 

@@ -184,6 +184,7 @@ type Letter = (Incarnation, Epoch, LaneMessage);
 struct Post {
     sent: Vec<(Incarnation, Message)>,
     answers: Vec<(u32, Outcome)>,
+    waited_ms: u64,
 }
 
 impl Outside<u32> for Post {
@@ -202,7 +203,7 @@ impl Outside<u32> for Post {
     fn ask_log(&mut self, _: LogWish) {}
 
     fn local_time(&self) -> Millis {
-        Millis(10)
+        Millis(10 + self.waited_ms)
     }
 }
 
@@ -212,6 +213,10 @@ struct Wire {
     lanes: BTreeMap<Incarnation, (Lane<u32>, Map)>,
     on_the_way: BTreeMap<(Incarnation, Incarnation), VecDeque<(Epoch, LaneMessage)>>,
     answers: Vec<(u32, Outcome)>,
+    /// Between these nothing comes through.
+    torn: Option<(Incarnation, Incarnation)>,
+    torn_too: Option<(Incarnation, Incarnation)>,
+    waited_ms: u64,
 }
 
 fn life(n: u64) -> Incarnation {
@@ -265,7 +270,7 @@ impl Wire {
     }
 
     fn with(&mut self, n: u64, act: impl FnOnce(&mut Lane<u32>, &mut Map, &mut Post)) {
-        let mut post = Post::default();
+        let mut post = Post { waited_ms: self.waited_ms, ..Post::default() };
         let (lane, items) = self.lanes.get_mut(&life(n)).unwrap();
         act(lane, items, &mut post);
         self.answers.extend(post.answers);
@@ -316,13 +321,22 @@ impl Wire {
     /// Delivers everything until nobody speaks any more.
     fn settle(&mut self) {
         for _ in 0..100 {
-            while let Some((from, to)) =
-                self.on_the_way.iter().find(|(_, queue)| !queue.is_empty()).map(|(&pair, _)| pair)
-            {
+            while let Some((from, to)) = self.next_pair() {
                 self.deliver(from.0, to.0);
             }
             self.sync();
         }
+    }
+
+    fn next_pair(&self) -> Option<(Incarnation, Incarnation)> {
+        let is_torn = |&(from, to): &(Incarnation, Incarnation)| {
+            [self.torn, self.torn_too]
+                .into_iter()
+                .flatten()
+                .any(|(a, b)| (from, to) == (a, b) || (from, to) == (b, a))
+        };
+        let mut waiting = self.on_the_way.iter().filter(|(_, queue)| !queue.is_empty());
+        waiting.find(|(pair, _)| !is_torn(pair)).map(|(&pair, _)| pair)
     }
 
     /// Time for those who fill others, or are filled.
@@ -586,6 +600,82 @@ fn a_learner_relays() {
     wire.install(&view(2, &[1], &[9]));
     wire.settle();
     assert_eq!(wire.answers[1], (4, number(2)));
+}
+
+/// Three nodes of which the last was left out, and does not reach the owner of the test's key.
+fn torn_apart() -> (Wire, [u64; 2]) {
+    let mut wire = Wire::new(&[1, 2, 9]);
+    wire.install(&view(1, &[1, 2, 9], &[]));
+    wire.settle();
+    let absent = vec![Member { name: "n9".into(), incarnation: life(9) }];
+    let left = View { absent, ..view(2, &[1, 2], &[]) };
+    wire.install(&left);
+    wire.settle();
+    let owner = owner(&[1, 2]);
+    wire.torn = Some((life(owner), life(9)));
+    (wire, [owner, 3 - owner])
+}
+
+/// Time passes, and one node takes note of it.
+fn wait(wire: &mut Wire, n: u64, ms: u64) {
+    wire.waited_ms += ms;
+    wire.with(n, |lane, items, post| lane.tick(post.local_time(), items, post));
+    wire.settle();
+}
+
+#[test]
+fn a_node_that_does_not_reach_an_owner_asks_through_another_member() {
+    let (mut wire, _) = torn_apart();
+    wire.mutate(9, 1, incr());
+    wire.settle();
+    assert_eq!(wire.answers, []);
+    wait(&mut wire, 9, 400);
+    assert_eq!(wire.answers, [(1, number(1))]);
+    // From now on at once.
+    wire.mutate(9, 2, incr());
+    wire.settle();
+    assert_eq!(wire.answers[1..], [(2, number(2))]);
+}
+
+#[test]
+fn what_comes_straight_and_by_a_detour_counts_once() {
+    let (mut wire, [owner, other]) = torn_apart();
+    wire.mutate(9, 1, incr());
+    wait(&mut wire, 9, 400);
+    wire.torn = None;
+    wire.settle();
+    assert_eq!(wire.answers, [(1, number(1))], "the link is back, and brings the first one");
+    wire.mutate(9, 2, incr());
+    wire.settle();
+    assert_eq!(wire.answers[1..], [(2, number(2))]);
+    assert_eq!((wire.value(owner), wire.value(other)), (Some(&b"2"[..]), Some(&b"2"[..])));
+}
+
+#[test]
+fn a_detour_that_leads_nowhere_is_left() {
+    let (mut wire, [owner, other]) = torn_apart();
+    wire.mutate(9, 1, incr());
+    wire.torn_too = Some((life(other), life(9)));
+    wait(&mut wire, 9, 400);
+    wire.torn = None;
+    // What was on its way is lost with the link.
+    wire.on_the_way.retain(|pair, _| *pair != (life(9), life(owner)));
+    wait(&mut wire, 9, 400);
+    assert_eq!(wire.answers, [(1, number(1))]);
+}
+
+#[test]
+fn a_request_is_passed_on_once_and_for_those_who_are_remembered_only() {
+    let (mut wire, [owner, other]) = torn_apart();
+    let key = Bytes::from_static(KEY);
+    let fwd = Fwd { counter: 1, done_up_to: 0, until: None, key, mutation: Mutation::Read };
+    for (from, origin) in [(9, 8), (owner, 9)] {
+        let message = LaneMessage::PassFwd(life(origin), fwd.clone());
+        wire.with(other, |lane, items, post| {
+            lane.receive(life(from), Epoch(2), message, items, post).unwrap();
+            assert_eq!(post.sent, []);
+        });
+    }
 }
 
 /// Memory is short on one node: it drops the test's item.
