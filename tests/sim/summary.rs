@@ -30,7 +30,8 @@ summary! {
     /// Operations judged, and keys.
     checked_operations, checked_keys,
     /// Messages.
-    forwards, endless_forwards, relayed_reads, applies, snapshot_items, flushes_with_records, rolled_forward,
+    forwards, endless_forwards, relayed_reads, passed_on, applies, snapshot_items,
+    flushes_with_records, rolled_forward,
     /// Of learners: comparisons with an owner, what was equal, what had to go; slots that owners sent.
     digest_rounds, equal_slots, dropped_by_learners, sent_slots,
     /// Where memory is short.

@@ -534,6 +534,7 @@ impl World {
                 let is_read = matches!(fwd.mutation, sessiond::record::Mutation::Read);
                 self.summary.relayed_reads += u64::from(is_read);
             }
+            LaneMessage::PassDone(..) => self.summary.passed_on += 1,
             LaneMessage::Apply(apply) => {
                 self.summary.applies += 1;
                 self.summary.evictions += u64::from(apply.answered.is_none());
