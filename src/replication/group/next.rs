@@ -207,25 +207,49 @@ impl<W> Group<W> {
     }
 
     /// The members that go on: those that are up, and, if some of them can't reach each other for a
-    /// while, the largest set by name of which all can.
+    /// while, as many as possible of which all can.
     fn kept(&mut self, now: Now) -> Vec<Incarnation> {
-        let (mut linked, mut meeting) = (vec![self.me()], vec![self.me()]);
-        for member in self.view.others(self.me()) {
-            if self.is_up(member, now) {
-                linked.push(member);
-                let meets =
-                    |&other: &Incarnation| self.are_linked(member, other, now) != Some(false);
-                if meeting.iter().all(meets) {
-                    meeting.push(member);
-                }
-            }
-        }
+        let me = self.me();
+        let linked: Vec<_> = [me]
+            .into_iter()
+            .chain(self.view.others(me).filter(|&it| self.is_up(it, now)))
+            .collect();
+        let meeting = self.largest_meeting(&linked, now);
         if linked == meeting {
             self.proposals.torn_since = None;
             return linked;
         }
         let since = *self.proposals.torn_since.get_or_insert(now.local);
         if now.local.since(since) < TORN_WAIT_MS { linked } else { meeting }
+    }
+
+    /// The largest part of these of which all can reach each other, this node, which is the first,
+    /// included. Of two that are as large, the one with the lower names: where two can't reach each
+    /// other, that leaves the higher one out. Whoever can't reach several is left out alone.
+    fn largest_meeting(&self, linked: &[Incarnation], now: Now) -> Vec<Incarnation> {
+        // Whoever falls silent is missed by some before this node does, and is no end of a torn link.
+        let speaks = |life| {
+            life == self.me()
+                || self.peers.speaks(life, self.options.timing.suspect_ms / 2, now.local)
+        };
+        let is_torn = |&(one, other): &(usize, usize)| {
+            let (one, other) = (linked[one], linked[other]);
+            self.are_linked(one, other, now) == Some(false) && speaks(one) && speaks(other)
+        };
+        let pairs = (0..linked.len())
+            .flat_map(|one| (one + 1..linked.len()).map(move |other| (one, other)));
+        let torn: Vec<(usize, usize)> = pairs.filter(is_torn).collect();
+        if torn.is_empty() {
+            return linked.to_vec();
+        }
+        // The lower a name, the higher its bit. With at most 7 nodes these are at most 128 parts.
+        let last = linked.len() - 1;
+        let has = |part: u32, member: usize| part & 1 << (last - member) != 0;
+        let meets =
+            |&part: &u32| has(part, 0) && !torn.iter().any(|&(a, b)| has(part, a) && has(part, b));
+        let part = (0..1u32 << linked.len()).filter(meets).max_by_key(|&p| (p.count_ones(), p));
+        let part = part.expect("this node alone meets itself");
+        (0..linked.len()).filter(|&member| has(part, member)).map(|member| linked[member]).collect()
     }
 
     /// Whether both say that they hear each other; `None` while one of them has not said anything.

@@ -138,6 +138,12 @@ impl Peers {
         Some((peer.beat.as_ref()?.sent, now.since(peer.heard?)))
     }
 
+    /// Whether it was heard just now.
+    pub(super) fn speaks(&self, life: Incarnation, for_ms: u64, now: Millis) -> bool {
+        let heard = self.met.get(&life).and_then(|peer| peer.heard);
+        heard.is_some_and(|heard| now.since(heard) < for_ms)
+    }
+
     /// Whether both hear each other, and nothing speaks against it.
     pub(super) fn is_up(&self, life: Incarnation, timing: &Timing, now: Millis) -> bool {
         let is_fresh =

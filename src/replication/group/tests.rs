@@ -579,6 +579,55 @@ fn times(table: &mut Table) -> Vec<Todo> {
     table.todo.extract_if(.., is_time).collect()
 }
 
+/// Some links are torn for this long, all of which both ends say.
+fn tear(table: &mut Table, torn: &[(u64, u64)], ms: std::ops::Range<u64>) {
+    for ms in ms.step_by(50) {
+        for n in table.others.clone() {
+            let mut beat = table.beat(n, ms);
+            let is_torn = |other: &Incarnation| {
+                torn.iter().any(|&(a, b)| (n, other.0) == (a, b) || (other.0, n) == (a, b))
+            };
+            beat.up.retain(|other| !is_torn(other));
+            table.says(n, beat, ms);
+        }
+        table.tick(ms);
+    }
+}
+
+#[test]
+fn of_two_that_cannot_reach_each_other_the_one_with_the_higher_name_is_left_out() {
+    let mut table = Table::at_work(&[2, 3, 4, 5]);
+    tear(&mut table, &[(2, 4)], 100..250);
+    assert_eq!(table.proposed(), None, "one of them may be dead, and the other notices first");
+    tear(&mut table, &[(2, 4)], 250..400);
+    assert_eq!(names(&table.proposed().unwrap().members), "n1 n2 n3 n5");
+}
+
+#[test]
+fn whoever_reaches_one_other_only_is_left_out_and_nobody_else() {
+    let mut table = Table::at_work(&[2, 3, 4, 5]);
+    tear(&mut table, &[(2, 3), (2, 4), (2, 5)], 100..400);
+    assert_eq!(names(&table.proposed().unwrap().members), "n1 n3 n4 n5");
+}
+
+#[test]
+fn whoever_falls_silent_is_left_out_alone_although_others_notice_first() {
+    let mut table = Table::at_work(&[2, 3, 4, 5]);
+    table.beats(100);
+    table.others = vec![3, 4, 5];
+    for ms in (150..600).step_by(50) {
+        // n4 and n5 have missed n2 for long, n3 has not.
+        for n in [3, 4, 5] {
+            let mut beat = table.beat(n, ms);
+            beat.up.extend((n == 3).then_some(Incarnation(2)));
+            table.says(n, beat, ms);
+        }
+        table.tick(ms);
+        let left_out = table.proposed().map(|view| names(&view.members));
+        assert_eq!(left_out, (ms == 500).then(|| "n1 n3 n4 n5".into()), "at {ms}");
+    }
+}
+
 #[test]
 fn one_clock_alone_moves_nobodys_time() {
     let mut table = Table::at_work(&[2, 3]);

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     CutOneWay,
     /// Two nodes do not reach each other; both reach the rest.
     CutLink,
+    /// One node reaches one other only, and that one reaches all.
+    CutAllButOne,
     /// All that goes between one node and the others is answered with a reset, as if its process
     /// were dead.
     Refuse,
@@ -60,6 +62,7 @@ pub(crate) const ALL: &[Kind] = &[
     Kind::CutMinority,
     Kind::CutOneWay,
     Kind::CutLink,
+    Kind::CutAllButOne,
     Kind::Refuse,
     Kind::RefuseOneWay,
     Kind::CutThenRefuse,
@@ -77,7 +80,7 @@ pub(crate) const ALL: &[Kind] = &[
 impl Kind {
     /// Whether it is something else than another in a group of this size.
     pub(crate) fn is_for(self, nodes: usize) -> bool {
-        self != Self::CutMinority || minority(nodes) > 1
+        !matches!(self, Self::CutMinority | Self::CutAllButOne) || minority(nodes) > 1
     }
 }
 
@@ -137,6 +140,11 @@ impl Nemesis<'_> {
                 self.group.wires.between(&[a], &others[..1], Way::Dropped)?;
                 self.last(one);
                 // Each of them reaches all others, and is served through them.
+                return Ok(Vec::new());
+            }
+            Kind::CutAllButOne => {
+                self.group.wires.between(&[a], &others[1..], Way::Dropped)?;
+                self.last(one);
                 return Ok(Vec::new());
             }
             Kind::Refuse => {
