@@ -230,7 +230,7 @@ impl<W> Group<W> {
         // Whoever falls silent is missed by some before this node does, and is no end of a torn link.
         let speaks = |life| {
             life == self.me()
-                || self.peers.speaks(life, self.options.timing.suspect_ms / 2, now.local)
+                || self.peers.spoke_within(life, self.options.timing.suspect_ms / 2, now.local)
         };
         let is_torn = |&(one, other): &(usize, usize)| {
             let (one, other) = (linked[one], linked[other]);

@@ -139,7 +139,7 @@ impl Peers {
     }
 
     /// Whether it was heard just now.
-    pub(super) fn speaks(&self, life: Incarnation, for_ms: u64, now: Millis) -> bool {
+    pub(super) fn spoke_within(&self, life: Incarnation, for_ms: u64, now: Millis) -> bool {
         let heard = self.met.get(&life).and_then(|peer| peer.heard);
         heard.is_some_and(|heard| now.since(heard) < for_ms)
     }
