@@ -50,6 +50,7 @@ impl Bench {
             me: Member { name: "bench".into(), incarnation: Incarnation(1) },
             nodes: Default::default(),
             succeeds: Vec::new(),
+            beside: None,
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,

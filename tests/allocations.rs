@@ -48,6 +48,7 @@ impl Single {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             nodes: Default::default(),
             succeeds: Vec::new(),
+            beside: None,
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,

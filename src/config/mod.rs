@@ -129,6 +129,7 @@ impl Flags {
             me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
             nodes: group.nodes,
             succeeds: Vec::new(),
+            beside: None,
             timing: group.timing,
             last_man_standing: group.last_man_standing,
             isolated_reads: group.isolated_reads,

@@ -22,16 +22,18 @@ impl<W> Node<W> {
         self.group.lock().status(now)
     }
 
-    /// A connection shows that this life of a peer exists, and that these former ones are over.
+    /// A connection shows that this life of a peer exists, and that these former ones are over;
+    /// `beside`: that it was started to take the place of that one, which is not.
     pub fn meet<O: Outside<W>>(
         &self,
         peer: &Member,
         succeeds: &[Incarnation],
         speaks: &Dialect,
+        beside: Option<Incarnation>,
         now: Now,
         out: &mut O,
     ) {
-        let todo = self.group.lock().meet(peer, succeeds, speaks, now, out);
+        let todo = self.group.lock().meet(peer, succeeds, speaks, beside, now, out);
         self.work_off(todo, now, out);
     }
 
@@ -51,6 +53,18 @@ impl<W> Node<W> {
     /// connection.
     pub fn refused<O: Outside<W>>(&self, name: &str, has_ended: bool, now: Now, out: &mut O) {
         let todo = self.group.lock().refused(name, has_ended, now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// That life of a peer is over, which was beside another.
+    pub fn ended<O: Outside<W>>(&self, life: Incarnation, now: Now, out: &mut O) {
+        let todo = self.group.lock().ended(life, now, out);
+        self.work_off(todo, now, out);
+    }
+
+    /// The life beside which this one was started is over, as are these.
+    pub fn take_over<O: Outside<W>>(&self, succeeds: &[Incarnation], now: Now, out: &mut O) {
+        let todo = self.group.lock().take_over(succeeds, now, out);
         self.work_off(todo, now, out);
     }
 

@@ -65,6 +65,8 @@ pub struct Options {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
+    /// The life of this node beside which this one was started, to take its place.
+    pub beside: Option<Incarnation>,
     /// The nodes of a group that begins, this one included; empty for a single node.
     pub nodes: Nodes,
     /// How long things take between nodes.
@@ -175,6 +177,7 @@ impl<W> Node<W> {
         let group_options = GroupOptions {
             me: options.me.clone(),
             succeeds: options.succeeds.clone(),
+            beside: options.beside,
             nodes: options.nodes.clone(),
             timing: options.timing,
             first_epoch: first_epoch(now.wall_s),

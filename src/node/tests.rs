@@ -53,6 +53,7 @@ impl Single {
             me: Member { name: "single".into(), incarnation: Incarnation(1) },
             nodes: Nodes::new(),
             succeeds: Vec::new(),
+            beside: None,
             timing: crate::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,

@@ -73,7 +73,7 @@ pub struct View {
 }
 
 /// The causes that this version gives.
-pub const CAUSES: [&str; 15] = [
+pub const CAUSES: [&str; 16] = [
     "add-node",
     "admission",
     "cold start",
@@ -89,6 +89,7 @@ pub const CAUSES: [&str; 15] = [
     "replace-node",
     "silence",
     "stuck",
+    "upgrade",
 ];
 
 /// Epochs that a new line leaves free: views of the old one that nobody here has heard of.
@@ -155,16 +156,23 @@ impl View {
         self.members.iter().map(|member| member.incarnation).filter(move |&other| other != me)
     }
 
+    /// The life of that name that is a member.
+    pub(super) fn member_of(&self, name: &str) -> Option<Incarnation> {
+        let of_name = self.members.iter().find(|member| *member.name == *name);
+        of_name.map(|member| member.incarnation)
+    }
+
     /// Whether a node of that name is part of the group.
     pub fn has_node(&self, name: &str) -> bool {
         self.nodes.contains_key(name)
     }
 
-    /// Whether everybody in it is a configured node, and somebody votes.
+    /// Whether everybody in it is a configured node, none twice a member, and somebody votes.
     fn is_of_its_nodes(&self) -> bool {
         let mut all = self.members.iter().chain(&self.learners);
         (1..=NODES_MAX).contains(&self.nodes.len())
             && self.nodes.values().any(|place| place.votes)
+            && self.members.is_sorted_by(|one, next| one.name < next.name)
             && all.all(|member| self.has_node(&member.name))
     }
 

@@ -254,7 +254,7 @@ impl<N: Net> Control<N> {
             return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
         }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, &hello.speaks, now, courier);
+        self.node.meet(&member, &hello.succeeds, &hello.speaks, None, now, courier);
     }
 
     // The connection that this node dials.

@@ -521,6 +521,7 @@ mod tests {
             me: Member { name: "a".into(), incarnation: Incarnation(1) },
             nodes: nodes(),
             succeeds: Vec::new(),
+            beside: None,
             timing: Timing::default(),
             last_man_standing: true,
             isolated_reads: false,

@@ -116,6 +116,7 @@ fn options(has_secret: bool) -> (Options, PeerOptions) {
         me: Member { name: "a".into(), incarnation: Incarnation(1) },
         nodes: ["a", "b"].map(|name| (name.into(), place)).into(),
         succeeds: Vec::new(),
+        beside: None,
         timing: Timing::default(),
         last_man_standing: true,
         isolated_reads: false,

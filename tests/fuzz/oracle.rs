@@ -53,6 +53,7 @@ fn node() -> (Node<()>, Now) {
         me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
         nodes: Default::default(),
         succeeds: Vec::new(),
+        beside: None,
         timing: sessiond::replication::Timing::default(),
         last_man_standing: true,
         isolated_reads: false,

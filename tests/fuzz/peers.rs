@@ -106,6 +106,7 @@ fn node() -> Node<u64> {
         me: member(LIVES[0]),
         nodes: LIVES.map(|life| (name(life), place(life))).into(),
         succeeds: Vec::new(),
+        beside: None,
         timing: Timing::default(),
         last_man_standing: true,
         isolated_reads: false,
@@ -225,7 +226,7 @@ impl Table {
             COMMAND => self.command(more),
             MEET if life != LIVES[0] => {
                 let speaks = Dialect::default();
-                self.node.meet(&member(life), &[], &speaks, now, &mut self.elsewhere);
+                self.node.meet(&member(life), &[], &speaks, None, now, &mut self.elsewhere);
             }
             REFUSED if life != LIVES[0] => {
                 self.node.refused(&name(life), more & 4 != 0, now, &mut self.elsewhere);

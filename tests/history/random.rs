@@ -64,6 +64,7 @@ impl Store {
             me: Member { name: "alone".into(), incarnation: Incarnation(1) },
             nodes: Default::default(),
             succeeds: Vec::new(),
+            beside: None,
             timing: sessiond::replication::Timing::default(),
             last_man_standing: true,
             isolated_reads: false,

@@ -4,14 +4,15 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sessiond::node::Session;
+use sessiond::replication::Incarnation;
 
 use super::history::wire::Form;
 use super::history::{Command, Operation};
 
 /// A client and the command that it waits for.
 pub(crate) struct Client {
-    /// The host it is connected to, and its session there.
-    pub(crate) connected: Option<(usize, Session)>,
+    /// The process it is connected to, and its session there.
+    pub(crate) connected: Option<(Incarnation, Session)>,
     /// Some clients stay with one host.
     pub(crate) home: Option<usize>,
     pub(crate) doing: Option<Doing>,

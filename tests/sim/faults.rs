@@ -10,6 +10,8 @@ use super::world::{Event, MS, SECOND, World};
 pub(crate) enum Fault {
     /// A process dies; its host answers for it.
     Crash,
+    /// The new life of a node dies, whose predecessor is still there.
+    CrashSuccessor,
     /// A process is told to end, and goes in order.
     Leave,
     /// A host loses its power: nobody answers.
@@ -96,6 +98,7 @@ impl World {
         let other = (slot + self.rng.random_range(1..self.hosts)) % self.hosts;
         match fault {
             Fault::Crash => self.crash(slot, false),
+            Fault::CrashSuccessor => self.crash_successor(),
             Fault::Leave => self.leave(slot),
             Fault::PowerOff => self.crash(slot, true),
             Fault::AllDie => self.all_die(),
@@ -168,8 +171,11 @@ impl World {
         let Some(victim) = self.life_of(slot) else {
             return;
         };
+        // With its power a host loses all that runs there.
+        let successor = self.successor_of(slot);
+        let dies = |life: &Incarnation| *life == victim || (is_silent && Some(*life) == successor);
         let holders = self.holders();
-        if holders.iter().all(|&life| life == victim) {
+        if holders.iter().all(dies) {
             return;
         }
         self.tell(|| format!("n{slot} dies{}", if is_silent { " in silence" } else { "" }));
@@ -178,7 +184,11 @@ impl World {
         } else {
             self.summary.crashes += 1;
         }
+        self.summary.predecessors_died += u64::from(successor.is_some());
         self.kill(victim, is_silent);
+        if let Some(successor) = successor.filter(|_| is_silent) {
+            self.kill(successor, true);
+        }
         let away = self.rng.random_range(5 * MS..3 * SECOND);
         self.after(away, Event::Boot(slot));
     }
@@ -219,7 +229,7 @@ impl World {
     }
 
     /// The lives that have all data: members of the newest view, and of what may come of it.
-    fn holders(&self) -> Vec<Incarnation> {
+    pub(crate) fn holders(&self) -> Vec<Incarnation> {
         let Some(view) = self.logs.newest() else {
             return Vec::new();
         };
@@ -247,20 +257,27 @@ impl World {
         };
         self.summary.note_end(&process.node);
         self.network.end(victim, &mut self.rng);
-        self.silent[process.slot] = is_silent;
+        if process.beside.is_none() {
+            self.silent[process.slot] = is_silent;
+        }
         let others: Vec<(Incarnation, usize)> =
             self.alive.iter().map(|(&life, other)| (life, other.slot)).collect();
         for (life, other) in others {
             if !is_silent && self.network.is_open(process.slot, other) {
                 let soon = self.rng.random_range(100..3 * MS);
-                self.after(soon, Event::Ended { at: life, slot: process.slot });
+                let event = match process.beside {
+                    None => Event::Ended { at: life, slot: process.slot },
+                    Some(_) => Event::EndedBeside { at: life, life: victim },
+                };
+                self.after(soon, event);
             }
         }
-        self.break_connections(process.slot);
+        self.break_connections(victim);
+        self.note_heir(&process);
     }
 
     fn pause(&mut self, slot: usize, long: u64) {
-        if let Some(life) = self.life_of(slot)
+        if let Some(life) = self.some_life_of(slot)
             && let Some(process) = self.alive.get_mut(&life)
         {
             process.paused_until = process.paused_until.max(self.now + long);

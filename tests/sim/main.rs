@@ -13,6 +13,7 @@ mod network;
 mod operators;
 mod process;
 mod summary;
+mod upgrades;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,8 +32,10 @@ fn run(seed: u64, plan: Plan, rules: Rules, is_told: bool) -> Result<Summary, St
     outcome.unwrap_or_else(|_| Err("a node panicked".into()))
 }
 
+/// Every third seed replaces nodes by new lives of theirs, side by side.
 fn keep_promises(seed: u64, is_told: bool) -> Summary {
-    run(seed, Plan::Random, Rules::default(), is_told).unwrap_or_else(|broken| {
+    let plan = if seed.is_multiple_of(3) { Plan::Upgrades } else { Plan::Random };
+    run(seed, plan, Rules::default(), is_told).unwrap_or_else(|broken| {
         panic!("seed {seed}: {broken}\nreplay it with: make sim SEED={seed}")
     })
 }

@@ -25,6 +25,10 @@ pub(crate) struct Process {
     pub(crate) deferred: VecDeque<Event>,
     pub(crate) was_serving: bool,
     pub(crate) epoch: u32,
+    /// The life beside which it was started, until it has taken over.
+    pub(crate) beside: Option<Incarnation>,
+    /// Former lives of its node that it knows to be over.
+    pub(crate) succeeds: Vec<Incarnation>,
     /// Hosts whose process was seen to end.
     pub(crate) has_ended: BTreeSet<usize>,
 }

@@ -42,6 +42,9 @@ summary! {
     of_five, of_seven,
     /// Of the group.
     views, views_of_less, deaths, silences, admissions, last_men, cold_starts, flush_alls, grant_waits,
+    /// New lives beside the present one: those that took its place, that got no time to, that died
+    /// before, and whose predecessor did.
+    upgrades, upgrades_given_up, successors_died, predecessors_died,
     /// Changes of the nodes, those of living ones, and those that would leave too few.
     nodes_added, nodes_removed, nodes_replaced, removed_alive, changes_refused,
     /// Commands that clients waited for longer than a second.

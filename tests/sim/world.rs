@@ -37,11 +37,22 @@ const REST_AT: u64 = 9 * SECOND;
 /// By then everything has to be quiet.
 const END_AT: u64 = 25 * SECOND;
 const WALL_S: i64 = 1_800_000_000;
-const TICK: u64 = 25 * MS;
+pub(crate) const TICK: u64 = 25 * MS;
 
 pub(crate) enum Event {
     Boot(usize),
     Fault(Fault),
+    /// A new life of some node is started beside the present one.
+    Upgrade,
+    /// It has had its time.
+    UpgradeEnds(Incarnation),
+    /// Its predecessor is over: it takes what was the node's.
+    TakeOver(Incarnation),
+    /// A process sees that another one has ended, which was beside its predecessor.
+    EndedBeside {
+        at: Incarnation,
+        life: Incarnation,
+    },
     Heal,
     HealAll,
     /// An operator changes the nodes.
@@ -74,6 +85,8 @@ pub(crate) enum Event {
 pub(crate) enum Plan {
     /// Anything.
     Random,
+    /// The same, while nodes are replaced by new lives of theirs, side by side.
+    Upgrades,
     /// Single hosts are cut off.
     Cuts,
     /// One thing that is rare: a majority of the members on the side without a majority of votes.
@@ -117,7 +130,7 @@ pub(crate) struct World {
     /// Processes that were told to end.
     pub(crate) leaving: BTreeSet<Incarnation>,
     /// Former lives of each host.
-    former: Vec<Vec<Incarnation>>,
+    pub(crate) former: Vec<Vec<Incarnation>>,
     /// Hosts without power: nobody refuses connections there.
     pub(crate) silent: Vec<bool>,
     pub(crate) network: Network,
@@ -145,13 +158,14 @@ impl World {
     pub(crate) fn new(seed: u64, plan: Plan, rules: Rules, is_told: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let seeds = match (plan, rng.random_range(0..10)) {
-            (Plan::Split, _) | (Plan::Random, 8) => 5,
-            (Plan::Random, 9..) => 7,
-            (Plan::Random, 7) => 2,
-            (Plan::Cuts | Plan::Lags | Plan::Random, _) => 3,
+            (Plan::Split, _) | (Plan::Random | Plan::Upgrades, 8) => 5,
+            (Plan::Random | Plan::Upgrades, 9..) => 7,
+            (Plan::Random | Plan::Upgrades, 7) => 2,
+            (Plan::Cuts | Plan::Lags | Plan::Random | Plan::Upgrades, _) => 3,
         };
+        let is_any = matches!(plan, Plan::Random | Plan::Upgrades);
         // Of seven there is none that could be added.
-        let changes = plan == Plan::Random && rng.random_ratio(1, 3) && seeds < NODES_MAX;
+        let changes = is_any && rng.random_ratio(1, 3) && seeds < NODES_MAX;
         let hosts = seeds + if changes { SPARE } else { 0 };
         let home = |client: usize| (client < 2).then_some(client % seeds);
         let mut world = Self {
@@ -194,15 +208,19 @@ impl World {
             let at = world.rng.random_range(0..late * MS);
             world.at(at, Event::Boot(slot));
         }
-        if plan == Plan::Random && world.rng.random_ratio(1, 6) {
+        if is_any && world.rng.random_ratio(1, 6) {
             world.memory = Some(world.rng.random_range(150..400) << 10);
         }
         if world.rng.random_ratio(1, 4) {
             world.sync_rate = Some(world.rng.random_range(100_000..1_000_000));
         }
-        world.is_mixed = plan == Plan::Random && world.rng.random_ratio(1, 4);
+        world.is_mixed = is_any && world.rng.random_ratio(1, 4);
         match plan {
             Plan::Random => world.plan_faults(),
+            Plan::Upgrades => {
+                world.plan_faults();
+                world.plan_upgrades();
+            }
             Plan::Split => world.plan_split(),
             Plan::Cuts => world.plan_cuts(),
             Plan::Lags => world.plan_lags(),
@@ -247,6 +265,12 @@ impl World {
         match event {
             Event::Boot(slot) => self.boot(slot),
             Event::Fault(fault) => self.fault(fault),
+            Event::Upgrade => self.upgrade(),
+            Event::UpgradeEnds(life) => self.end_upgrade(life),
+            Event::TakeOver(life) => self.take_over(life)?,
+            Event::EndedBeside { at, life } => {
+                self.input(at, |node, now, post| node.ended(life, now, post))?;
+            }
             Event::Heal => self.heal(),
             Event::HealAll => self.heal_all(),
             Event::Change => self.change()?,
@@ -283,15 +307,31 @@ impl World {
     }
 
     fn boot(&mut self, slot: usize) {
-        if self.life_of(slot).is_some() || !self.belongs(slot) {
+        let is_there = self.life_of(slot).is_some() || self.successor_of(slot).is_some();
+        if is_there || !self.belongs(slot) {
             return;
         }
         self.retired[slot] = false;
+        self.summary.restarts += u64::from(!self.former[slot].is_empty());
+        let succeeds = self.former[slot].clone();
+        let life = self.begin(slot, succeeds, None);
+        self.former[slot].push(life);
+        self.silent[slot] = false;
+    }
+
+    /// Starts a process.
+    pub(crate) fn begin(
+        &mut self,
+        slot: usize,
+        succeeds: Vec<Incarnation>,
+        beside: Option<Incarnation>,
+    ) -> Incarnation {
         let life = Incarnation(self.rng.random_range(1..u64::MAX));
         let options = Options {
             me: Member { name: name(slot), incarnation: life },
             nodes: (0..self.seeds).chain([slot]).map(|host| (name(host), place(host))).collect(),
-            succeeds: self.former[slot].clone(),
+            succeeds: succeeds.clone(),
+            beside,
             timing: Timing { request_ms: self.request_ms, ..Timing::default() },
             last_man_standing: true,
             isolated_reads: false,
@@ -305,8 +345,6 @@ impl World {
                 ..Settings::default()
             },
         };
-        self.former[slot].push(life);
-        self.silent[slot] = false;
         let clock_us = self.rng.random_range(0..1000 * SECOND);
         let rate_ppm = self.rng.random_range(992_000..1_008_000);
         let mut process = Process {
@@ -318,16 +356,18 @@ impl World {
             deferred: VecDeque::new(),
             was_serving: false,
             epoch: 0,
+            beside,
+            succeeds,
             has_ended: BTreeSet::new(),
         };
         let (local, wall_s) = (process.local(self.now), self.wall_s());
         process.node = Node::new(options, Now { local, wall_s, ..Now::default() });
         self.tell(|| format!("n{slot} boots as {life:?}"));
-        self.summary.restarts += u64::from(self.former[slot].len() > 1);
         self.alive.insert(life, process);
         self.connect_all(life);
         let phase = self.rng.random_range(0..TICK);
         self.after(phase, Event::Tick(life));
+        life
     }
 
     /// In some groups, some nodes know less than others; each start may bring another program.
@@ -337,7 +377,7 @@ impl World {
     }
 
     /// Connections to all others, as far as there is a way.
-    fn connect_all(&mut self, life: Incarnation) {
+    pub(crate) fn connect_all(&mut self, life: Incarnation) {
         let others: Vec<_> = self.alive.keys().copied().filter(|&other| other != life).collect();
         for other in others {
             for (at, peer) in [(life, other), (other, life)] {
@@ -353,16 +393,18 @@ impl World {
         };
         let options = there.node.options();
         let there_nodes = (roster(&there.node), there.node.options().me.name.clone());
-        let (member, succeeds, slot) = (options.me.clone(), options.succeeds.clone(), there.slot);
-        let speaks = options.speaks;
+        let (member, succeeds, slot) = (options.me.clone(), there.succeeds.clone(), there.slot);
+        let (speaks, beside) = (options.speaks, there.beside);
         let Some(here) = self.alive.get_mut(&at) else {
             return Ok(());
         };
         if !self.network.joins(here.slot, slot) || !welcome_each_other(&here.node, &there_nodes) {
             return Ok(());
         }
-        here.has_ended.remove(&slot);
-        self.input(at, |node, now, post| node.meet(&member, &succeeds, &speaks, now, post))
+        if beside.is_none() {
+            here.has_ended.remove(&slot);
+        }
+        self.input(at, |node, now, post| node.meet(&member, &succeeds, &speaks, beside, now, post))
     }
 
     /// Somebody tries to reach a host; where a process has died, its host refuses.
@@ -386,14 +428,15 @@ impl World {
         let Some(process) = self.alive.get(&life) else {
             return Ok(());
         };
-        let slot = process.slot;
+        let (slot, has_log) = (process.slot, process.beside.is_none());
         self.after(TICK, Event::Tick(life));
-        let is_seated = self.logs.is_seated(slot);
+        let is_seated = has_log && self.logs.is_seated(slot);
         self.input(life, |node, now, post| {
             node.set_seated(is_seated, now, post);
             node.tick(now, post);
         })?;
         self.go_on_leaving(life)?;
+        self.go_on_upgrading(life);
         if self.rng.random_ratio(1, 4) {
             for other in (0..self.hosts).filter(|&other| other != slot) {
                 self.dial(life, other)?;
@@ -403,7 +446,7 @@ impl World {
                 self.connect_all(life);
             }
             let reaches = self.reached_from(slot);
-            if let Some(view) = self.logs.learn(slot, |other| reaches[other]) {
+            if has_log && let Some(view) = self.logs.learn(slot, |other| reaches[other]) {
                 self.input(life, |node, now, post| node.agreed(view, now, post))?;
             }
         }
@@ -424,6 +467,10 @@ impl World {
         let Some(slot) = self.alive.get(&life).map(|process| process.slot) else {
             return;
         };
+        if self.alive[&life].beside.is_some() {
+            // The log is its predecessor's.
+            return;
+        }
         match wish {
             LogWish::Dead(_) | LogWish::Roster(_) => {}
             // Wishes of one node are carried out in their order.
@@ -441,7 +488,9 @@ impl World {
                     self.note_view(&view);
                     self.retire();
                     // As far as the log reaches: it goes the way that everything goes.
-                    let hears = |process: &Process| self.network.joins(slot, process.slot);
+                    let hears = |process: &Process| {
+                        self.network.joins(slot, process.slot) && process.beside.is_none()
+                    };
                     let alive = self.alive.iter().filter(|(_, process)| hears(process));
                     let lives: Vec<_> = alive.map(|(&life, _)| life).collect();
                     for to in lives {
@@ -473,6 +522,7 @@ impl World {
             "admission" => &mut self.summary.admissions,
             "cold start" => &mut self.summary.cold_starts,
             "flush_all" => &mut self.summary.flush_alls,
+            "upgrade" => &mut self.summary.upgrades,
             "add-node" => &mut self.summary.nodes_added,
             "remove-node" => &mut self.summary.nodes_removed,
             "replace-node" => &mut self.summary.nodes_replaced,
@@ -699,18 +749,18 @@ impl World {
         if self.clients[client].connected.is_none() {
             let slot =
                 self.clients[client].home.unwrap_or_else(|| self.rng.random_range(0..self.hosts));
-            if self.life_of(slot).is_some() {
-                self.clients[client].connected = Some((slot, Session::new(0, 1 << 20)));
+            if let Some(life) = self.open_to_clients(slot) {
+                self.clients[client].connected = Some((life, Session::new(0, 1 << 20)));
             }
             let pause = self.rng.random_range(200..20 * MS);
             self.after(pause, Event::Act(client));
             return Ok(());
         }
-        self.begin(client);
+        self.ask(client);
         Ok(())
     }
 
-    fn begin(&mut self, client: usize) {
+    fn ask(&mut self, client: usize) {
         self.commands += 1;
         self.summary.commands += 1;
         let number = self.commands;
@@ -730,17 +780,16 @@ impl World {
 
     /// Lets the client's session go on with what it has not taken yet.
     fn feed(&mut self, client: usize) -> Result<(), String> {
-        let Some((slot, mut session)) = self.clients[client].connected.take() else {
+        let Some((life, mut session)) = self.clients[client].connected.take() else {
             return Ok(());
         };
-        let (Some(life), Some(mut doing)) = (self.life_of(slot), self.clients[client].doing.take())
-        else {
+        let Some(mut doing) = self.clients[client].doing.take() else {
             return Ok(());
         };
         if self.alive[&life].paused_until > self.now {
             let until = self.alive[&life].paused_until;
             self.at(until, Event::Input(client));
-            self.clients[client].connected = Some((slot, session));
+            self.clients[client].connected = Some((life, session));
             self.clients[client].doing = Some(doing);
             return Ok(());
         }
@@ -755,7 +804,7 @@ impl World {
             step = next;
         }
         let late = if post.has_stalled.get() { post.stall_ms * MS } else { 0 };
-        self.clients[client].connected = Some((slot, session));
+        self.clients[client].connected = Some((life, session));
         self.clients[client].doing = Some(doing);
         self.carry_out(life, post);
         if !matches!(step, Step::Wait) {
@@ -768,14 +817,14 @@ impl World {
     fn answered(&mut self, life: Incarnation, ticket: Ticket, outcome: Outcome, late: u64) {
         let (client, number) = ticket;
         let is_current = self.clients[client].doing.as_ref().is_some_and(|it| it.number == number);
-        let Some((slot, mut session)) = self.clients[client].connected.take() else {
+        let Some((at, mut session)) = self.clients[client].connected.take() else {
             return;
         };
-        let is_here = is_current && self.life_of(slot) == Some(life);
+        let is_here = is_current && at == life;
         if is_here && let Some(doing) = &mut self.clients[client].doing {
             session.resume(&self.alive[&life].node, outcome, &mut doing.output);
         }
-        self.clients[client].connected = Some((slot, session));
+        self.clients[client].connected = Some((at, session));
         if is_here {
             self.after(late + 10, Event::Input(client));
         }
@@ -830,10 +879,10 @@ impl World {
         }
     }
 
-    /// A host's process is gone; what its clients were doing may or may not have happened.
-    pub(crate) fn break_connections(&mut self, slot: usize) {
+    /// A process is gone; what its clients were doing may or may not have happened.
+    pub(crate) fn break_connections(&mut self, life: Incarnation) {
         for client in 0..CLIENTS {
-            let is_there = |(at, _): &(usize, Session)| *at == slot;
+            let is_there = |(at, _): &(Incarnation, Session)| *at == life;
             if self.clients[client].connected.as_ref().is_some_and(is_there) {
                 self.clients[client].connected = None;
                 self.record(client, None, 0);
@@ -897,8 +946,16 @@ impl World {
         invariants::check(&self.history).map(drop)
     }
 
+    /// The process that has the host's port, and its place in the log.
     pub(crate) fn life_of(&self, slot: usize) -> Option<Incarnation> {
-        self.alive.iter().find(|(_, process)| process.slot == slot).map(|(&life, _)| life)
+        let is_it = |process: &Process| process.slot == slot && process.beside.is_none();
+        self.alive.iter().find(|(_, process)| is_it(process)).map(|(&life, _)| life)
+    }
+
+    /// The one beside it, or that is about to take what was that one's.
+    pub(crate) fn successor_of(&self, slot: usize) -> Option<Incarnation> {
+        let is_it = |process: &Process| process.slot == slot && process.beside.is_some();
+        self.alive.iter().find(|(_, process)| is_it(process)).map(|(&life, _)| life)
     }
 
     fn wall_s(&self) -> i64 {
@@ -957,6 +1014,8 @@ fn target(event: &Event) -> Option<Incarnation> {
         Event::Meet { at, .. } | Event::Ended { at, .. } => Some(*at),
         Event::Session(_, to) | Event::Datagram(_, to, _) => Some(*to),
         Event::Wish(life, _) | Event::Agreed(life, _) | Event::Tick(life) => Some(*life),
+        Event::TakeOver(life) => Some(*life),
+        Event::EndedBeside { at, .. } => Some(*at),
         _ => None,
     }
 }

@@ -200,6 +200,7 @@ fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options
         me: Member { name: name.into(), incarnation: Incarnation(random) },
         nodes: NAMES.map(|name| (name.into(), place(name))).into(),
         succeeds: Vec::new(),
+        beside: None,
         timing,
         last_man_standing: true,
         isolated_reads: false,

@@ -40,12 +40,18 @@ impl<W> Group<W> {
         kept.iter().copied().filter(|&member| self.leaves(member)).max()
     }
 
-    /// Whoever wanted to be left out learns at once that it is: its goodbye is waited for.
+    /// Whoever wanted to be left out, or has a successor, learns at once that it is: its goodbye is
+    /// waited for.
     pub(super) fn dismiss<O: Outside<W>>(&self, out: &mut O) {
-        let former = self.former.members.iter().map(|member| member.incarnation);
-        let gone = former.filter(|&life| life != self.me() && !self.view.has_member(life));
-        for life in gone.filter(|&life| self.leaves(life)) {
-            self.announce(life, out);
+        let former = self.former.members.iter();
+        let gone = former.filter(|member| {
+            member.incarnation != self.me() && !self.view.has_member(member.incarnation)
+        });
+        let knows = |member: &&Member| {
+            self.leaves(member.incarnation) || self.view.member_of(&member.name).is_some()
+        };
+        for member in gone.filter(knows) {
+            self.announce(member.incarnation, out);
         }
     }
 

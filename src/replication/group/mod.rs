@@ -40,6 +40,8 @@ pub struct GroupOptions {
     pub me: Member,
     /// Former lives of this node that are certainly over.
     pub succeeds: Vec<Incarnation>,
+    /// The life of this node beside which this one was started, to take its place.
+    pub beside: Option<Incarnation>,
     /// The nodes of a group that begins, this one included; empty for a node of its own.
     pub nodes: Nodes,
     /// How long things take.
@@ -161,7 +163,7 @@ impl<W> Group<W> {
         let mut peers = Peers::default();
         let me = &options.me;
         // Former lives of this very node: it knows best that they are over.
-        peers.meet(me, &options.succeeds, &options.speaks);
+        peers.meet(me, &options.succeeds, &options.speaks, options.beside);
         Self {
             lease,
             peers,
@@ -205,17 +207,19 @@ impl<W> Group<W> {
         self.is_member() && has_no_others && self.oldest_active() >= self.view.epoch
     }
 
-    /// A connection shows that this life exists, and that these former ones are over.
+    /// A connection shows that this life exists, and that these former ones are over; `beside`: that
+    /// it was started to take the place of that one, which is not.
     pub fn meet<O: Outside<W>>(
         &mut self,
         peer: &Member,
         succeeds: &[Incarnation],
         speaks: &Dialect,
+        beside: Option<Incarnation>,
         now: Now,
         out: &mut O,
     ) -> Vec<Todo> {
         self.witnesses.remove(&peer.name);
-        self.peers.meet(peer, succeeds, speaks);
+        self.peers.meet(peer, succeeds, speaks, beside);
         self.beat_to(peer.incarnation, now, out);
         self.review(now, out)
     }
@@ -250,6 +254,27 @@ impl<W> Group<W> {
             todo.push(Todo::Log(LogWish::Dead(name.into())));
         }
         todo
+    }
+
+    /// That life is certainly over, which was beside another: the address of its name says nothing of
+    /// it.
+    pub fn ended<O: Outside<W>>(&mut self, life: Incarnation, now: Now, out: &mut O) -> Vec<Todo> {
+        let could_read = self.lease.holds(self.view.epoch, now.local);
+        self.peers.end(life);
+        self.proposals.note_end(could_read);
+        self.review(now, out)
+    }
+
+    /// The life beside which this one was started is over, as are these: what is of this node's name
+    /// is this life's now.
+    pub fn take_over<O: Outside<W>>(
+        &mut self,
+        succeeds: &[Incarnation],
+        now: Now,
+        out: &mut O,
+    ) -> Vec<Todo> {
+        self.peers.meet(&self.options.me, succeeds, &self.options.speaks, None);
+        self.review(now, out)
     }
 
     /// A peer speaks about the group.
@@ -471,12 +496,14 @@ impl<W> Group<W> {
     }
 
     /// Who proposes views: the lowest-named member that can be heard from here; rather one that
-    /// stays.
+    /// stays, and has a place in the log.
     fn decider(&self, now: Now) -> Option<Incarnation> {
         let me = self.me();
         let members = self.view.members.iter().map(|member| member.incarnation);
         let mut present = members.filter(|&member| member == me || self.is_up(member, now));
-        present.clone().find(|&member| !self.leaves(member)).or_else(|| present.next())
+        let decides =
+            |member: Incarnation| !self.leaves(member) && self.peers.beside(member).is_none();
+        present.clone().find(|&member| decides(member)).or_else(|| present.next())
     }
 
     fn is_member(&self) -> bool {

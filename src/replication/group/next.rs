@@ -172,7 +172,7 @@ impl<W> Group<W> {
                     && life != self.me()
                     && self.nodes().contains_key(name)
                     && !self.leaves(life)
-                    && !self.view.members.iter().any(|member| *member.name == *name)
+                    && self.has_place_for(life, name)
                     && self.proposals.may_return(life, now.local)
                     && meets_all(life, false)
             });
@@ -191,6 +191,12 @@ impl<W> Group<W> {
         next.absent.drain(..surplus);
         next.learners.sort();
         next
+    }
+
+    /// Whether no other life of that name is a member, but for the one that it is to succeed.
+    fn has_place_for(&self, life: Incarnation, name: &str) -> bool {
+        let present = self.view.member_of(name);
+        present.is_none() || present == self.peers.beside(life)
     }
 
     fn cause(&self, dead: &[Member], missing: &[Member], now: Now) -> &'static str {
@@ -273,6 +279,9 @@ impl<W> Group<W> {
 
     /// A learner that every member has filled in this very epoch becomes a member, as soon as the log
     /// counts its vote: otherwise views could need more of the other votes than members need.
+    ///
+    /// A life that was started beside one that is a member takes its place in the same view. The
+    /// vote follows when that one has ended.
     fn admission(&mut self, now: Now) -> Option<View> {
         let me = self.me();
         let has_filled = |member: Incarnation, learner: Incarnation| {
@@ -295,19 +304,35 @@ impl<W> Group<W> {
         }
         let since = *self.proposals.unseated_since.get_or_insert(now.local);
         let is_late = now.local.since(since) >= SEAT_WAIT_MS;
-        let is_ready = |learner: &&&Member| is_late || self.is_seated(learner);
+        let is_ready = |learner: &&&Member| {
+            self.has_place_for(learner.incarnation, &learner.name)
+                && (is_late || self.is_seated(learner))
+        };
         let learner = (*filled.iter().find(is_ready)?).clone();
-        let mut next = self.view.successor(true, "admission");
+        let is_successor = self.view.member_of(&learner.name).is_some();
+        let cause = if is_successor { "upgrade" } else { "admission" };
+        let mut next = self.view.successor(true, cause);
         next.learners.retain(|other| *other != learner);
+        let is_namesake = |other: &mut Member| other.name == learner.name;
+        let former = next.members.extract_if(.., is_namesake);
+        let former = former.chain(next.learners.extract_if(.., is_namesake));
+        next.absent.extend(former.collect::<Vec<_>>());
         next.members.push(learner);
         next.members.sort();
-        Some(next)
+        // Where that was the only member, nobody would be left who knows what it had promised.
+        next.keeps_half_of(&self.view).then_some(next)
     }
 
-    /// Whether the log counts the vote of that learner, if it is to have one.
+    /// Whether the log counts the vote of that learner, if it is to have one; or of its predecessor,
+    /// whose place there it takes.
     fn is_seated(&self, learner: &Member) -> bool {
         let votes = self.nodes().get(&learner.name).is_some_and(|place| place.votes);
-        !votes || self.peers.beat(learner.incarnation).is_some_and(|beat| beat.is_seated)
+        let is_seated = |life: Incarnation| match life == self.me() {
+            true => self.is_seated,
+            false => self.peers.beat(life).is_some_and(|beat| beat.is_seated),
+        };
+        let former = self.peers.beside(learner.incarnation);
+        !votes || is_seated(learner.incarnation) || former.is_some_and(is_seated)
     }
 
     fn flushing(&mut self, now: Now) -> Option<View> {
@@ -361,7 +386,8 @@ impl<W> Group<W> {
 
     /// A group begins, or begins anew: nobody is left who has its data.
     fn beginning(&mut self, now: Now) -> Option<View> {
-        if self.is_removed() || !self.is_data_lost(now) {
+        let is_beside = self.peers.beside(self.me()).is_some();
+        if self.is_removed() || is_beside || !self.is_data_lost(now) {
             self.proposals.alone_since = None;
             return None;
         }
@@ -371,13 +397,15 @@ impl<W> Group<W> {
             let meets =
                 |member: &Member| self.are_linked(life, member.incarnation, now).unwrap_or(false);
             let is_node = self.options.nodes.is_empty() || self.nodes().contains_key(name);
-            if life != self.me() && is_node && members.iter().all(meets) {
+            let is_beside = self.peers.beside(life).is_some();
+            if life != self.me() && is_node && !is_beside && members.iter().all(meets) {
                 members.push(Member { name: name.into(), incarnation: life });
             }
         }
         let all_here = members.len() + self.witnesses.len() >= self.nodes().len();
         let waited = now.local.since(since) >= self.options.timing.boot_wait_ms;
-        let lowest = self.up(now).into_iter().all(|life| {
+        let is_beside = |life: &Incarnation| self.peers.beside(*life).is_some();
+        let lowest = self.up(now).into_iter().filter(|life| !is_beside(life)).all(|life| {
             let name = self.peers.living().find(|(other, _)| *other == life).map(|(_, name)| name);
             name.is_none_or(|name| *name > *self.options.me.name)
         });

@@ -33,6 +33,9 @@ struct Peer {
     granted: Millis,
     beat: Option<Beat>,
     rtt_ms: Option<u64>,
+    /// The life of the same node that still holds the node's port, file and vote. When that is over,
+    /// this one takes them, and says so.
+    beside: Option<Incarnation>,
     /// How far its cluster time is ahead of this node's clock.
     lead_ms: Option<i64>,
 }
@@ -55,8 +58,16 @@ const REFUSALS_APART_MS: u64 = 1000;
 
 impl Peers {
     /// A connection has shown this life.
-    pub(super) fn meet(&mut self, member: &Member, succeeds: &[Incarnation], speaks: &Dialect) {
-        self.refusals.remove(&member.name);
+    pub(super) fn meet(
+        &mut self,
+        member: &Member,
+        succeeds: &[Incarnation],
+        speaks: &Dialect,
+        beside: Option<Incarnation>,
+    ) {
+        if beside.is_none() {
+            self.refusals.remove(&member.name);
+        }
         self.dead.extend(succeeds.iter().filter(|&&life| life != member.incarnation));
         let peer = || Peer {
             name: member.name.clone(),
@@ -67,9 +78,22 @@ impl Peers {
             granted: Millis(0),
             beat: None,
             rtt_ms: None,
+            beside,
             lead_ms: None,
         };
-        self.met.entry(member.incarnation).or_insert_with(peer);
+        let peer = self.met.entry(member.incarnation).or_insert_with(peer);
+        // What it has taken over it keeps.
+        peer.beside = peer.beside.and(beside);
+    }
+
+    /// The predecessor beside which that life was started, as long as it has not taken over.
+    pub(super) fn beside(&self, life: Incarnation) -> Option<Incarnation> {
+        self.met.get(&life)?.beside
+    }
+
+    /// That very life is certainly over, whatever becomes of others of its name.
+    pub(super) fn end(&mut self, life: Incarnation) {
+        self.dead.insert(life);
     }
 
     /// A connection has shown that the node of this name only votes now.
@@ -89,7 +113,9 @@ impl Peers {
         refusals.last = now;
         refusals.has_ended |= has_ended;
         if has_ended {
-            let of_name = self.met.iter().filter(|(_, peer)| *peer.name == *name);
+            // One that is beside another listens somewhere else.
+            let is_it = |peer: &Peer| *peer.name == *name && peer.beside.is_none();
+            let of_name = self.met.iter().filter(|(_, peer)| is_it(peer));
             self.dead.extend(of_name.map(|(&life, _)| life));
         }
     }

@@ -52,7 +52,10 @@ impl<W> Group<W> {
         let peers = others.map(|name| {
             let lives = self.peers.living().filter(|(_, of)| **of == **name);
             let lives: Vec<_> = lives.map(|(life, _)| life).collect();
-            let up = lives.iter().copied().find(|&life| self.is_up(life, now));
+            // Of two, the one whose place the other is to take.
+            let is_up = |life: &Incarnation| self.is_up(*life, now);
+            let member = lives.iter().copied().find(|&life| self.view.has_member(life));
+            let up = member.filter(is_up).or_else(|| lives.iter().copied().find(is_up));
             // Of one that is silent, or was left out, it matters too what it lacks.
             let life = up.or_else(|| lives.iter().copied().find(|&it| self.view.remembers(it)));
             let speaks = life.and_then(|life| self.peers.speaks(life));

@@ -48,6 +48,7 @@ impl Table {
         let options = GroupOptions {
             me: node(1),
             succeeds: Vec::new(),
+            beside: None,
             nodes: others.iter().chain(&[1]).map(|&n| (node(n).name, place(n))).collect(),
             timing: Timing::default(),
             first_epoch: Epoch(100),
@@ -63,7 +64,7 @@ impl Table {
             todo: Vec::new(),
         };
         for &n in others {
-            table.group.meet(&node(n), &[], &Dialect::default(), at(1), &mut Unheard);
+            table.group.meet(&node(n), &[], &Dialect::default(), None, at(1), &mut Unheard);
         }
         table
     }
@@ -84,7 +85,7 @@ impl Table {
         let view = table.proposed().expect("the nodes change");
         table.enter(view, 26);
         table.others = vec![2, 3];
-        table.group.meet(&node(3), &[], &Dialect::default(), at(30), &mut Unheard);
+        table.group.meet(&node(3), &[], &Dialect::default(), None, at(30), &mut Unheard);
         table.beats(40);
         let view = table.proposed().expect("n3 is here");
         assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
@@ -328,12 +329,18 @@ fn a_group_whose_members_are_all_over_begins_anew() {
     table.group.agreed(view, at(5), &mut Unheard);
     table.beats(10);
     assert!(table.proposed().is_none(), "they may be alive");
-    table.group.meet(&node(1), &[Incarnation(11)], &Dialect::default(), at(20), &mut Unheard);
-    table.group.meet(&node(2), &[Incarnation(12)], &Dialect::default(), at(20), &mut Unheard);
+    table.group.meet(&node(1), &[Incarnation(11)], &Dialect::default(), None, at(20), &mut Unheard);
+    table.group.meet(&node(2), &[Incarnation(12)], &Dialect::default(), None, at(20), &mut Unheard);
     table.beats(25);
     assert!(table.proposed().is_none(), "n3 may be");
-    table.todo =
-        table.group.meet(&node(3), &[Incarnation(13)], &Dialect::default(), at(30), &mut Unheard);
+    table.todo = table.group.meet(
+        &node(3),
+        &[Incarnation(13)],
+        &Dialect::default(),
+        None,
+        at(30),
+        &mut Unheard,
+    );
     let view = table.proposed().unwrap();
     assert!(view.is_founding() && view.epoch > Epoch(200), "{view:?}");
     assert_eq!(names(&view.members), "n1 n2 n3");
@@ -785,7 +792,7 @@ fn a_view_has_the_features_that_all_in_it_know() {
     table.enter(view, 26);
     table.others = vec![2, 3];
     let older = Dialect { features: Features::NONE, ..Dialect::default() };
-    table.group.meet(&node(3), &[], &older, at(30), &mut Unheard);
+    table.group.meet(&node(3), &[], &older, None, at(30), &mut Unheard);
     table.beats(40);
     let view = table.proposed().expect("n3 is here");
     assert_eq!((names(&view.learners), view.features), ("n3".into(), Features::NONE));
@@ -799,7 +806,7 @@ fn a_view_has_the_features_that_all_in_it_know() {
     let newer = Dialect { features: Features(u64::MAX), ..Dialect::default() };
     table.others = vec![2, 5];
     let again = Member { name: node(3).name, incarnation: Incarnation(5) };
-    table.group.meet(&again, &[], &newer, at(80), &mut Unheard);
+    table.group.meet(&again, &[], &newer, None, at(80), &mut Unheard);
     table.beats(90);
     let view = table.proposed().expect("n3 is back");
     assert_eq!((names(&view.learners), view.features), ("n3".into(), Features::ALL));
