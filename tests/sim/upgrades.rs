@@ -34,8 +34,10 @@ impl World {
         let slot = ready[self.rng.random_range(0..ready.len())];
         let predecessor = self.life_of(slot);
         self.tell(|| format!("n{slot} is upgraded"));
-        // It has not the lock, which alone proves former lives over.
+        // It has not the lock, which alone proves former lives over. But it is in their file: whoever
+        // gets the lock when both are over knows of it.
         let life = self.begin(slot, Vec::new(), predecessor);
+        self.former[slot].push(life);
         let most = if self.rng.random_ratio(1, 3) { SECOND } else { 4 * SECOND };
         let patience = self.rng.random_range(200 * MS..most);
         self.after(patience, Event::UpgradeEnds(life));
@@ -73,8 +75,8 @@ impl World {
         let Some(slot) = self.alive.get(&life).map(|process| process.slot) else {
             return Ok(());
         };
-        let succeeds = self.former[slot].clone();
-        self.former[slot].push(life);
+        let others = self.former[slot].iter().copied().filter(|&other| other != life);
+        let succeeds: Vec<Incarnation> = others.collect();
         self.silent[slot] = false;
         if let Some(process) = self.alive.get_mut(&life) {
             process.beside = None;
