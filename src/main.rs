@@ -91,6 +91,7 @@ fn run(launch: Launch) -> Result<(), Failure> {
         warnings,
         supervise,
         upgrade_timeout,
+        upgrades_beside,
     } = launch;
     start_log(verbosity);
     let is_child = supervisor::is_child();
@@ -102,9 +103,11 @@ fn run(launch: Launch) -> Result<(), Failure> {
     process::raise_limits(&process);
     process::assume_user(&process)?;
     if supervise && !is_child {
-        return supervised(&options, &process, upgrade_timeout);
+        let beside = upgrades_beside.then_some(options.node.settings.memory as u64);
+        return supervised(&options, &process, (upgrade_timeout, beside));
     }
     options.supervisor = is_child.then(|| nix::unistd::getppid().as_raw());
+    options.is_beside = is_child && supervisor::is_beside();
     options.port_file = std::env::var_os(PORT_FILE).map(Into::into);
     let server = Server::bind(options).map_err(no_start)?;
     process::detach(&process)?;
@@ -120,7 +123,7 @@ fn run(launch: Launch) -> Result<(), Failure> {
 fn supervised(
     options: &server::Options,
     process: &process::Options,
-    upgrade_timeout: Duration,
+    (upgrade_timeout, beside): (Duration, Option<u64>),
 ) -> Result<(), Failure> {
     let sockets = Server::hold_sockets(options).map_err(no_start)?;
     process::detach(process)?;
@@ -129,6 +132,7 @@ fn supervised(
         arguments: std::env::args_os().collect(),
         sockets,
         upgrade_timeout,
+        beside,
         hopeless: &[EXIT_USAGE, EXIT_NO_USER, EXIT_START],
         again: EXIT_AGAIN,
     });

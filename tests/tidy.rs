@@ -30,7 +30,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     (".await", &["server", "membership"]),
     ("Mutex", &["node"]),
     ("RwLock", &["node"]),
-    ("Instant::now", &["server/clock.rs", "membership", "supervisor.rs"]),
+    ("Instant::now", &["server/clock.rs", "membership", "supervisor"]),
     ("SystemTime::now", &["server/clock.rs"]),
     ("clock_gettime", &["server/clock.rs"]),
     ("TcpListener", &["server"]),

@@ -209,7 +209,12 @@ pub(super) struct Flags {
     /// At SIGTERM, how long clients have to close their connections; they are served meanwhile.
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "Process")]
     pub(super) drain_timeout: u64,
-    /// How long a new program has to begin to serve; then the former one begins again.
+    /// How a member of a group is upgraded: the new program is filled beside the present one, and then
+    /// takes its place (`beside`; that needs -m twice meanwhile, and --state-dir), or one ends before the
+    /// other begins (`restart`).
+    #[arg(long, value_name = "HOW", default_value = "beside", help_heading = "Process")]
+    pub(super) upgrade: String,
+    /// How long a new program has to begin to serve; then the former one goes on, or begins again.
     #[arg(long, value_name = "MS", default_value_t = 60_000, help_heading = "Process")]
     pub(super) upgrade_timeout: u64,
     /// Only say what is wrong with the command line, if anything is.

@@ -17,7 +17,7 @@ use clap::Parser;
 use sessiond::node;
 use sessiond::protocol::reply;
 use sessiond::replication::{Incarnation, Member, Rules};
-use sessiond::server::{self, Listen};
+use sessiond::server::{self, Listen, PeerOptions};
 use sessiond::settings::{Protocol, Settings, Tuning};
 
 use crate::process;
@@ -48,6 +48,8 @@ pub(crate) struct Launch {
     pub(crate) supervise: bool,
     /// How long a new program has to begin to serve.
     pub(crate) upgrade_timeout: Duration,
+    /// Whether it is started while the present one serves.
+    pub(crate) upgrades_beside: bool,
     /// What is taken, but not as it may be expected.
     pub(crate) warnings: Vec<String>,
 }
@@ -150,7 +152,9 @@ impl Flags {
             drain_timeout_ms: self.drain_timeout,
             supervisor: None,
             takes_over: self.take_over,
+            is_beside: false,
         };
+        let upgrades_beside = self.upgrades_beside(server.peers.as_ref())?;
         let verbosity = match self.verbose {
             0 => Verbosity::Events,
             1 => Verbosity::Details,
@@ -163,7 +167,19 @@ impl Flags {
             warnings,
             supervise: self.supervise,
             upgrade_timeout: Duration::from_millis(self.upgrade_timeout),
+            upgrades_beside,
         })
+    }
+
+    /// Where nobody could fill the new one, or it could not tell that the present one is over, one has
+    /// to end before the other begins.
+    fn upgrades_beside(&self, peers: Option<&PeerOptions>) -> Result<bool, String> {
+        let can = peers.is_some_and(|peers| peers.state_dir.is_some() && !peers.is_witness);
+        match self.upgrade.as_str() {
+            "beside" => Ok(can),
+            "restart" => Ok(false),
+            other => Err(format!("--upgrade {other}: expected beside or restart")),
+        }
     }
 
     /// What memcached can do and this server can't: taking it would be a lie.

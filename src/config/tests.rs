@@ -340,6 +340,20 @@ fn a_server_is_supervised_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_new_program_begins_beside_the_present_one_where_it_can_be_filled() {
+    let beside =
+        |more: &str| launch(&format!("sessiond --supervise {more}")).map(|it| it.upgrades_beside);
+    let group =
+        "--cluster c --node-name a --peer-listen 127.0.0.1:1 --peers a=127.0.0.1:1,b=127.0.0.1:2";
+    assert_eq!(beside(""), Ok(false), "nobody could fill it");
+    assert_eq!(beside(group), Ok(false), "it could not know that the present one is over");
+    assert_eq!(beside(&format!("{group} --state-dir /tmp/x")), Ok(true));
+    assert_eq!(beside(&format!("{group} --state-dir /tmp/x --upgrade restart")), Ok(false));
+    let wrong = beside("--upgrade twice").unwrap_err();
+    assert!(wrong.contains("--upgrade twice: expected beside or restart"), "{wrong}");
+}
+
+#[test]
 fn a_command_line_that_is_only_looked_at_starts_nothing() {
     assert_eq!(launch("sessiond --check -m 64").unwrap_err(), "");
     assert!(launch("sessiond --check -t 0").unwrap_err().contains("-t 0"));

@@ -56,6 +56,48 @@ pub enum Purpose {
     /// Messages about lanes, which survive it. In `Hello` the dialer's session, and how much of it
     /// is known to have come over; in `HelloOk` the same session, and how much really has.
     Data(Received),
+    /// As `Control`, with a life that was started beside another one of its node.
+    ControlBeside(Beside),
+    /// As `Data`, with such a life.
+    DataBeside(Beside, Received),
+}
+
+/// How a life stands that was started beside another one of its node, as long as that one lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// The other one.
+    pub predecessor: Incarnation,
+    /// Where it is to be dialed meanwhile, at the address of its node.
+    pub port: u16,
+}
+
+impl Purpose {
+    /// The same, said by or to a life that stands so.
+    #[must_use]
+    pub fn of(self, beside: Option<Beside>) -> Self {
+        match (beside, self.position()) {
+            (None, None) => Self::Control,
+            (None, Some(position)) => Self::Data(position),
+            (Some(beside), None) => Self::ControlBeside(beside),
+            (Some(beside), Some(position)) => Self::DataBeside(beside, position),
+        }
+    }
+
+    /// How the speaker stands, if it was started beside another life.
+    pub fn beside(self) -> Option<Beside> {
+        match self {
+            Self::Control | Self::Data(_) => None,
+            Self::ControlBeside(beside) | Self::DataBeside(beside, _) => Some(beside),
+        }
+    }
+
+    /// Where the session stands, on a connection for data.
+    pub fn position(self) -> Option<Received> {
+        match self {
+            Self::Control | Self::ControlBeside(_) => None,
+            Self::Data(position) | Self::DataBeside(_, position) => Some(position),
+        }
+    }
 }
 
 /// So many messages of a session have come over: what `link.rs` counts.
@@ -672,9 +714,13 @@ mod tests {
             value: Bytes::from_static(b"v"),
         };
         let lane = |message| Message::Lane(15, Epoch(3), message);
+        let data = Purpose::Data(Received { session: 300, up_to: 5 });
+        let beside = Some(Beside { predecessor: Incarnation(4), port: 40_000 });
         vec![
             Message::Hello(hello(Purpose::Control)),
-            Message::HelloOk(hello(Purpose::Data(Received { session: 300, up_to: 5 }))),
+            Message::HelloOk(hello(data)),
+            Message::Hello(hello(Purpose::Control.of(beside))),
+            Message::HelloOk(hello(data.of(beside))),
             Message::Refuse("another group".into()),
             Message::Challenge(Nonce([7; 32])),
             Message::Proof(Proof([8; 32])),

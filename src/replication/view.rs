@@ -271,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn no_node_is_twice_a_member() {
+        let address = ([127, 0, 0, 1], 1).into();
+        let place = crate::replication::Place { address, votes: true, is_given: false };
+        let nodes: Nodes = ["a", "b"].map(|name| (name.into(), place)).into();
+        let follows = |names: &[&str]| {
+            let nodes = nodes.clone();
+            may_follow(None, &View { epoch: Epoch(1), nodes, ..view_of(names) })
+        };
+        assert!(follows(&["a", "b"]));
+        assert!(!follows(&["a", "a"]));
+    }
+
+    #[test]
     fn a_member_that_leaves_gives_up_only_its_own_keys() {
         let three = Owners::of(&view_of(&["a", "b", "c"]));
         let two = Owners::of(&view_of(&["a", "b"]));

@@ -31,7 +31,8 @@ use super::guard::Guard;
 use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::orders::Orders;
-use super::views::{self, Log};
+use super::succession::Estate;
+use super::views::Log;
 use super::{PeerOptions, StartError, new_runtime};
 use crate::membership::Status;
 use crate::node::Node;
@@ -41,7 +42,7 @@ use crate::stats::Refusal;
 use crate::time::Millis;
 
 /// The kernel's queue of peers that wait to be accepted.
-const BACKLOG: u32 = 64;
+pub(super) const BACKLOG: u32 = 64;
 /// After the end of a connection a peer is dialed at once, and then soon again, less and less: the
 /// port of a process that is just dying resets before it refuses.
 const REDIAL_MIN_MS: u64 = 3;
@@ -65,10 +66,11 @@ pub(super) struct Setup<N: Net> {
 }
 
 /// Starts the thread; returns when this node's part in the log of views works, and where that
-/// stands from then on.
+/// stands from then on. Where that is another life's part still, `estate` brings it.
 pub(super) fn start(
     socket: TcpSocket,
     setup: Setup<Tcp>,
+    estate: Option<oneshot::Receiver<Estate>>,
 ) -> Result<watch::Receiver<Status>, StartError> {
     let runtime = new_runtime()?;
     let (report, started) = oneshot::channel();
@@ -81,7 +83,10 @@ pub(super) fn start(
             };
             match begun {
                 Ok(control) => {
-                    let _ = report.send(Ok(control.log.membership().watch()));
+                    let _ = report.send(Ok(control.log.watch()));
+                    if let Some(estate) = estate {
+                        control.come_into(estate).await;
+                    }
                     std::future::pending::<()>().await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -104,14 +109,14 @@ pub(super) async fn begin<N: Net>(
     setup: Setup<N>,
 ) -> Result<Rc<Control<N>>, StartError> {
     let Setup { net, guard, peers, node, links, queues, wishes, visitors, orders } = setup;
-    let log = views::start(&peers, Arc::clone(&node), Arc::clone(&links)).await;
-    let log = log.map_err(StartError::Membership)?;
+    let log = Log::new(Arc::clone(&node), Arc::clone(&links));
     let is_witness = peers.is_witness;
     let control = Rc::new(Control {
         greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
-        peers: RefCell::default(),
+        states: RefCell::default(),
+        peers,
         queues,
-        keeps_to_loopback: peers.keeps_to_loopback,
+        visitors,
         connections: Cell::new(0),
         door: Door::default(),
         is_witness,
@@ -120,18 +125,9 @@ pub(super) async fn begin<N: Net>(
         links,
         orders,
     });
-    if let Some(folder) = peers.state_dir.as_deref() {
-        match ctl::open(folder) {
-            Ok(listener) => {
-                let listening = Rc::clone(&control);
-                let obey = async move |line: String| listening.obey(&line).await;
-                let orders = Arc::clone(&control.orders);
-                spawn_local(ctl::serve(listener, obey, orders));
-            }
-            Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
-            }
-        }
+    if !control.links.am_beside() {
+        control.log.begin(&control.peers).await.map_err(StartError::Membership)?;
+        control.hear_operators();
     }
     let passing = Rc::clone(&control);
     let turn_to = Rc::clone(&control);
@@ -141,7 +137,7 @@ pub(super) async fn begin<N: Net>(
         spawn_local(Rc::clone(&control).tell_time());
         spawn_local(Rc::clone(&control).tell_seat());
     }
-    spawn_local(Rc::clone(&control).accept(listener, visitors));
+    spawn_local(Rc::clone(&control).accept(listener));
     control.reach_all();
     spawn_local(Rc::clone(&control).compare_peers());
     Ok(control)
@@ -156,10 +152,10 @@ pub(super) struct Control<N: Net> {
     pub(super) is_witness: bool,
     pub(super) log: Log,
     pub(super) orders: Arc<Orders>,
-    peers: RefCell<Vec<Rc<Peer>>>,
+    pub(super) peers: PeerOptions,
+    states: RefCell<Vec<Rc<Peer>>>,
     pub(super) queues: UnboundedSender<(usize, UnboundedReceiver<Parcel>)>,
-    /// Nothing is sent off this machine.
-    pub(super) keeps_to_loopback: bool,
+    visitors: UnboundedSender<Visitor<N::Stream>>,
     /// Tells accepted connections apart.
     connections: Cell<u64>,
     door: Door,
@@ -187,11 +183,26 @@ impl<N: Net> Control<N> {
     }
 
     fn peer(&self, peer: usize) -> Rc<Peer> {
-        let mut peers = self.peers.borrow_mut();
-        while peers.len() <= peer {
-            peers.push(Rc::default());
+        let mut states = self.states.borrow_mut();
+        while states.len() <= peer {
+            states.push(Rc::default());
         }
-        Rc::clone(&peers[peer])
+        Rc::clone(&states[peer])
+    }
+
+    /// From now on `sessiond ctl` speaks with this process.
+    pub(super) fn hear_operators(self: &Rc<Self>) {
+        let Some(folder) = self.peers.state_dir.as_deref() else { return };
+        match ctl::open(folder) {
+            Ok(listener) => {
+                let listening = Rc::clone(self);
+                let obey = async move |line: String| listening.obey(&line).await;
+                spawn_local(ctl::serve(listener, obey, Arc::clone(&self.orders)));
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "sessiond ctl will not work");
+            }
+        }
     }
 
     async fn tell_time(self: Rc<Self>) {
@@ -233,19 +244,25 @@ impl<N: Net> Control<N> {
         if is_up.replace(both) == both {
             return;
         }
-        let name = self.name(peer);
+        let (name, is_beside) = (self.name(peer), self.links.is_beside(peer));
+        let beside = is_beside.then_some(true);
         if both {
-            tracing::info!(peer = name, "link up");
-            self.log.membership().peer_up(name);
+            tracing::info!(peer = name, beside, "link up");
         } else {
-            tracing::warn!(peer = name, "link down");
-            self.log.membership().peer_down(name);
+            tracing::warn!(peer = name, beside, "link down");
+        }
+        match (is_beside, both) {
+            // The log is of no concern to it.
+            (true, _) => {}
+            (false, true) => self.log.tell(|log| log.peer_up(name)),
+            (false, false) => self.log.tell(|log| log.peer_down(name)),
         }
     }
 
     fn meet(&self, peer: usize, hello: &Hello, courier: &mut Courier) {
         self.links.set_witness(peer, hello.is_witness);
         self.links.meet(peer, hello.incarnation);
+        self.note_standing(peer, hello);
         if self.is_witness {
             return;
         }
@@ -254,7 +271,8 @@ impl<N: Net> Control<N> {
             return self.node.meet_witness(&hello.name, &hello.succeeds, now, courier);
         }
         let member = Member { name: hello.name.clone(), incarnation: hello.incarnation };
-        self.node.meet(&member, &hello.succeeds, &hello.speaks, None, now, courier);
+        let beside = hello.purpose.beside().map(|beside| beside.predecessor);
+        self.node.meet(&member, &hello.succeeds, &hello.speaks, beside, now, courier);
     }
 
     // The connection that this node dials.
@@ -268,6 +286,7 @@ impl<N: Net> Control<N> {
         loop {
             let address = until_wanted(&mut wanted).await;
             let (since, mut pause_ms) = (self.links.local(), redial_ms);
+            let was_beside = self.links.am_beside();
             match handshake::dial(address, peer, &self.greeting, Purpose::Control).await {
                 Ok((stream, hello)) => {
                     told.clear();
@@ -277,7 +296,8 @@ impl<N: Net> Control<N> {
                     self.peer(peer).dialed.set(Some(hello.incarnation));
                     self.meet(peer, &hello, &mut courier);
                     self.update(peer);
-                    let end = self.talk(peer, stream, hello.incarnation, &mut queue).await;
+                    let present = (hello.incarnation, was_beside);
+                    let end = self.talk(peer, stream, present, &mut queue).await;
                     tracing::debug!(peer = self.name(peer), %end, "outgoing control link ended");
                     self.peer(peer).dialed.set(None);
                     self.update(peer);
@@ -303,12 +323,16 @@ impl<N: Net> Control<N> {
     /// Nobody listens there. Only of the life that ended, so that a younger one, which has dialed
     /// before it listened, is not taken for dead with it.
     fn refused(&self, peer: usize, courier: &mut Courier) {
-        let ended = self.peer(peer).ended.get();
-        let has_ended = ended.is_some_and(|life| self.links.is_life(peer, life));
-        if !self.is_witness {
-            self.node.refused(self.name(peer), has_ended, self.links.now(&self.node), courier);
-        } else if has_ended {
-            self.log.membership().peer_dead(self.name(peer));
+        let ended = self.peer(peer).ended.get().filter(|life| self.links.is_life(peer, *life));
+        if self.links.address(peer).borrow().is_none() {
+            // While it was dialed, it has become known that it is elsewhere, or not of the group.
+        } else if self.links.is_beside(peer) {
+            self.refused_beside(peer, ended, courier);
+        } else if !self.is_witness {
+            let now = self.links.now(&self.node);
+            self.node.refused(self.name(peer), ended.is_some(), now, courier);
+        } else if ended.is_some() {
+            self.log.tell(|log| log.peer_dead(self.name(peer)));
         }
     }
 
@@ -328,7 +352,7 @@ impl<N: Net> Control<N> {
         &self,
         peer: usize,
         mut stream: Channel<N::Stream>,
-        life: Incarnation,
+        (life, was_beside): (Incarnation, bool),
         queue: &mut UnboundedReceiver<Letter>,
     ) -> End {
         let mut batch = Vec::new();
@@ -343,6 +367,9 @@ impl<N: Net> Control<N> {
                 () = self.links.control_woken(peer) => {
                     if !self.links.is_life(peer, life) {
                         return End::Wrong("a newer life of the peer has come");
+                    }
+                    if self.links.am_beside() != was_beside {
+                        return End::Wrong("this node has to say anew who it is");
                     }
                 }
                 read = stream.read(&mut nothing) => return match read {
@@ -359,16 +386,12 @@ impl<N: Net> Control<N> {
 
     // The connection that the peer dials.
 
-    async fn accept(
-        self: Rc<Self>,
-        listener: N::Listener,
-        visitors: UnboundedSender<Visitor<N::Stream>>,
-    ) {
+    pub(super) async fn accept(self: Rc<Self>, listener: N::Listener) {
         loop {
             match self.greeting.net.accept(&listener).await {
                 Ok((stream, address)) => {
                     let number = self.door.number();
-                    let visitor = Rc::clone(&self).ask(number, stream, address, visitors.clone());
+                    let visitor = Rc::clone(&self).ask(number, stream, address);
                     let task = spawn_local(visitor).abort_handle();
                     if let Some(address) = self.door.enter(number, address, task) {
                         self.refuse(address, Refusal::Crowded, "others are waiting too");
@@ -383,17 +406,11 @@ impl<N: Net> Control<N> {
     }
 
     /// Asks somebody who has dialed who it is.
-    async fn ask(
-        self: Rc<Self>,
-        number: u64,
-        stream: N::Stream,
-        address: SocketAddr,
-        visitors: UnboundedSender<Visitor<N::Stream>>,
-    ) {
+    async fn ask(self: Rc<Self>, number: u64, stream: N::Stream, address: SocketAddr) {
         let heard = handshake::hear(stream, &self.greeting).await;
         self.door.leave(number);
         match heard {
-            Ok(heard) => self.welcome(heard, address, visitors).await,
+            Ok(heard) => self.welcome(heard, address).await,
             Err(error) => match error.refusal() {
                 Some(why) => self.refuse(address, why, &error),
                 None => tracing::debug!(%address, %error, "connection lost"),
@@ -410,20 +427,15 @@ impl<N: Net> Control<N> {
     }
 
     /// Somebody belongs here, and has proven it.
-    async fn welcome(
-        self: Rc<Self>,
-        mut heard: Heard<N::Stream>,
-        address: SocketAddr,
-        visitors: UnboundedSender<Visitor<N::Stream>>,
-    ) {
-        if let Purpose::Data(position) = heard.hello.purpose {
+    async fn welcome(self: Rc<Self>, mut heard: Heard<N::Stream>, address: SocketAddr) {
+        if let Some(position) = heard.hello.purpose.position() {
             if self.is_witness {
                 let _ = handshake::refuse(&mut heard, "a witness holds no data").await;
                 return;
             }
             self.links.meet(heard.peer, heard.hello.incarnation);
             match heard.channel.leave() {
-                Ok(()) => drop(visitors.send(Visitor { heard, position })),
+                Ok(()) => drop(self.visitors.send(Visitor { heard, position })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
             }
             return;
@@ -484,7 +496,8 @@ impl<N: Net> Control<N> {
     ) -> Result<(), End> {
         while let Some(message) = incoming.next()? {
             match message {
-                Message::Log(frame) => self.log.membership().receive(self.name(peer), frame),
+                Message::Log(_) if self.links.is_beside(peer) => {}
+                Message::Log(frame) => self.log.tell(|log| log.receive(self.name(peer), frame)),
                 Message::Beat(_) | Message::View(_) if self.is_witness => {}
                 Message::Beat(_) | Message::View(_) => {
                     let now = self.links.now(&self.node);

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use crate::chunk::Chunk;
 use crate::node::{Host, Node};
 use crate::record::Outcome;
-use crate::replication::message::Packet;
+use crate::replication::message::{Beside, Packet};
 use crate::replication::{Incarnation, LogWish, Message, Outside, Roster};
 use crate::time::{Millis, Now};
 
@@ -32,17 +32,32 @@ pub(crate) type Parcel = (Incarnation, Packet);
 ///
 /// Every thread looks into it all the time, and peers come seldom: so each is the tail of the one
 /// before, and none ever goes. A peer that is no more of the group has no address.
+///
+/// Of each name there are two: one to the life that holds the node's port and vote, one to a life
+/// beside it. When that takes over, they change their parts: a session stays on its link.
 #[derive(Debug)]
 pub(crate) struct Links {
     first: OnceLock<Box<Link>>,
     log: UnboundedSender<LogWish>,
     roster: watch::Sender<Roster>,
+    standing: watch::Sender<Standing>,
     clock: Clock,
+}
+
+/// How this life of its node stands to others of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    /// The one that it was started beside of, until that is over.
+    pub(crate) beside: Option<Beside>,
+    /// Those that are certainly over.
+    pub(crate) succeeds: Vec<Incarnation>,
 }
 
 #[derive(Debug)]
 struct Link {
     name: Box<str>,
+    /// It is for a life beside another one of that name.
+    is_beside: AtomicBool,
     /// The newest life that was met; 0 before.
     life: AtomicU64,
     /// That life only votes: there is no data to send it.
@@ -52,6 +67,16 @@ struct Link {
     control: Way<Letter>,
     data: Way<Parcel>,
     next: OnceLock<Box<Self>>,
+}
+
+impl Link {
+    fn is_beside(&self) -> bool {
+        self.is_beside.load(Ordering::Acquire)
+    }
+
+    fn is_life(&self, life: Incarnation) -> bool {
+        self.life.load(Ordering::Acquire) == life.0
+    }
 }
 
 /// One kind of connection to a peer.
@@ -78,18 +103,27 @@ pub(crate) struct Ends {
 
 impl Links {
     /// Nobody is known yet but by name.
-    pub(crate) fn new(roster: Roster, clock: Clock) -> (Self, UnboundedReceiver<LogWish>) {
+    pub(crate) fn new(
+        roster: Roster,
+        standing: Standing,
+        clock: Clock,
+    ) -> (Self, UnboundedReceiver<LogWish>) {
         let (log, wishes) = mpsc::unbounded_channel();
-        let roster = watch::Sender::new(roster);
-        (Self { first: OnceLock::new(), log, roster, clock }, wishes)
+        let (roster, standing) = (watch::Sender::new(roster), watch::Sender::new(standing));
+        (Self { first: OnceLock::new(), log, roster, standing, clock }, wishes)
     }
 
-    /// Queues to a peer of that name, which was never met. To be called by one thread only, which
-    /// has seen that there is none.
-    pub(crate) fn add(&self, name: &str) -> (usize, Ends) {
+    /// Queues to both kinds of lives of a peer of that name, which was never met. To be called by one
+    /// thread only, which has seen that there is none.
+    pub(crate) fn add(&self, name: &str) -> [(usize, Ends); 2] {
+        [false, true].map(|is_beside| self.add_one(name, is_beside))
+    }
+
+    fn add_one(&self, name: &str, is_beside: bool) -> (usize, Ends) {
         let ((control, of_control), (data, of_data)) = (Way::new(), Way::new());
         let link = Link {
             name: name.into(),
+            is_beside: AtomicBool::new(is_beside),
             life: AtomicU64::new(0),
             is_witness: AtomicBool::new(false),
             address: watch::Sender::new(None),
@@ -112,9 +146,52 @@ impl Links {
         self.all().nth(peer).expect("a peer has its number from here, and none ever goes")
     }
 
-    /// The peer of that name.
+    /// The link to the peer of that name.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        self.all().position(|link| *link.name == *name)
+        self.find_as(name, false)
+    }
+
+    /// The link to the peer of that name, or to a life beside it.
+    pub(crate) fn find_as(&self, name: &str, is_beside: bool) -> Option<usize> {
+        let is_it = |link: &Link| *link.name == *name && link.is_beside() == is_beside;
+        self.all().position(is_it)
+    }
+
+    /// The link to that very life of a peer.
+    pub(crate) fn find_life(&self, name: &str, life: Incarnation) -> Option<usize> {
+        let is_it = |link: &Link| *link.name == *name && link.is_life(life);
+        self.all().position(is_it)
+    }
+
+    /// Whether it is for a life beside another one of its name.
+    pub(crate) fn is_beside(&self, peer: usize) -> bool {
+        self.link(peer).is_beside()
+    }
+
+    /// That life has taken the place of the one that it was beside of: this is the peer of its name now,
+    /// and the other link, which nobody uses any more, waits for the next one.
+    pub(crate) fn promote(&self, peer: usize) {
+        let former = self.find(self.name(peer));
+        self.link(peer).is_beside.store(false, Ordering::Release);
+        if let Some(former) = former {
+            self.link(former).is_beside.store(true, Ordering::Release);
+        }
+    }
+
+    /// How this life stands to others of its node.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Whether the node's port and vote are another life's.
+    pub(crate) fn am_beside(&self) -> bool {
+        self.standing.borrow().beside.is_some()
+    }
+
+    /// From now on they are this life's. Whoever keeps a connection says so on a new one.
+    pub(crate) fn take_over(&self, succeeds: Vec<Incarnation>) {
+        self.standing.send_replace(Standing { beside: None, succeeds });
+        (0..self.all().count()).for_each(|peer| self.wake(peer));
     }
 
     /// All of them, with their names.
@@ -202,7 +279,7 @@ impl Links {
 
     /// Whether that is its present life, as far as known.
     pub(crate) fn is_life(&self, peer: usize, life: Incarnation) -> bool {
-        self.link(peer).life.load(Ordering::Acquire) == life.0
+        self.link(peer).is_life(life)
     }
 
     /// Until the control connection to that peer should be looked after.
@@ -222,7 +299,7 @@ impl Links {
 
     /// For the present life of the peer of that name; lost while there is none.
     pub(crate) fn send_to(&self, name: &str, message: Message) {
-        if let Some(link) = self.all().find(|link| *link.name == *name) {
+        if let Some(link) = self.all().find(|link| *link.name == *name && !link.is_beside()) {
             let life = Incarnation(link.life.load(Ordering::Acquire));
             let _ = link.control.queue.send((life, message));
         }
@@ -231,7 +308,7 @@ impl Links {
     /// The one whose present life that is. A letter to a life that was never met, or is over, is
     /// dropped: no view needs it.
     fn link_to(&self, life: Incarnation) -> Option<&Link> {
-        self.all().find(|link| link.life.load(Ordering::Acquire) == life.0)
+        self.all().find(|link| link.is_life(life))
     }
 
     fn send(&self, to: Incarnation, message: Message) {

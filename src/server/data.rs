@@ -213,6 +213,16 @@ impl<N: Net> Data<N> {
         self.note_queues();
     }
 
+    /// Nobody is there any more: what waits for it would only take memory.
+    fn forget(&self, peer: usize) {
+        let state = self.peer(peer);
+        if state.life.take().is_some() {
+            state.outbox.replace(new_outbox(&self.node, self.links.local()));
+            state.inbox.take();
+            self.note_queues();
+        }
+    }
+
     /// A message for that life of the peer is kept until it has come over.
     fn keep(&self, peer: usize, state: &Peer, (life, packet): Parcel) {
         if state.life.get() != Some(life) {
@@ -393,6 +403,11 @@ impl<N: Net> Dialer<N> {
     /// Where the peer is, as soon as it is of the group.
     async fn until_wanted(&mut self) -> SocketAddr {
         let mut address = self.address.clone();
+        let is_gone = address.borrow().is_none();
+        if is_gone && self.data.links.is_beside(self.peer) {
+            // The other link of that name is in use.
+            self.data.forget(self.peer);
+        }
         self.meanwhile(until_wanted(&mut address)).await
     }
 
@@ -410,7 +425,7 @@ impl<N: Net> Dialer<N> {
 
     /// Goes on after what the peer has, if it speaks of the present session.
     fn resume(&self, hello: &Hello) -> Result<u64, End> {
-        let Purpose::Data(received) = hello.purpose else {
+        let Some(received) = hello.purpose.position() else {
             return Err(End::Wrong("it answers to something else"));
         };
         match self.state.outbox.borrow_mut().resume(received) {

@@ -53,11 +53,11 @@ const LET_GO: u8 = 2;
 
 /// Another process that goes on with the clients.
 #[derive(Debug)]
-pub(super) struct Successor {
+pub(super) struct Successor<'a> {
     /// Where its clients are sent.
     pub(super) to: UnixStream,
     /// Those that are on their way.
-    pub(super) passed: UnboundedReceiver<Passed>,
+    pub(super) passed: &'a mut UnboundedReceiver<Passed>,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +141,7 @@ impl State {
 
 impl Shared {
     /// Serves until all clients have gone by themselves, or to the successor; at most for so long.
-    pub(super) async fn drain_clients(&self, successor: Option<&mut Successor>, limit_ms: u64) {
+    pub(super) async fn drain_clients(&self, successor: Option<&mut Successor<'_>>, limit_ms: u64) {
         let since = clock::local();
         let last_ms = (limit_ms / 10).min(LAST_MAX_MS);
         self.drain.is_draining.store(true, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Shared {
     }
 
     /// Passes each client on as soon as its command is done.
-    async fn pass_clients_on(&self, successor: &mut Successor, is_over: impl Fn() -> bool) {
+    async fn pass_clients_on(&self, successor: &mut Successor<'_>, is_over: impl Fn() -> bool) {
         self.drain.set_idle(PASSED_ON);
         loop {
             // Together, as far as they come together: each sending takes room.

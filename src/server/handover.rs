@@ -63,6 +63,15 @@ pub(super) fn passed(socket: OwnedFd, letter: u8) -> Passed {
 }
 
 impl Handover {
+    /// The same for another task.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            to_successor: self.to_successor.try_clone()?,
+            from_predecessor: self.from_predecessor.try_clone()?,
+            supervisor: self.supervisor.try_clone()?,
+        })
+    }
+
     /// All that a predecessor has sent.
     pub(super) fn receive(&self) -> io::Result<Vec<Passed>> {
         let mut clients = Vec::new();

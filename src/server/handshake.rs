@@ -18,7 +18,7 @@ use super::guard::{Guard, Means};
 use super::net::{Net, Stream};
 use super::secret::{self, Side, Talk};
 use crate::node::Node;
-use crate::replication::message::{self, Frame, Message, Purpose};
+use crate::replication::message::{self, Beside, Frame, Message, Purpose};
 use crate::replication::{Dialect, Hello, LogWish, names};
 use crate::stats::Refusal;
 
@@ -60,6 +60,8 @@ pub(super) enum NoLink {
     NotAPeer(Refusal, String),
     /// It refuses this node.
     Refused(Box<str>),
+    /// It is a life of that node which has a link already.
+    Elsewhere,
 }
 
 impl NoLink {
@@ -69,7 +71,7 @@ impl NoLink {
             Self::NotAPeer(why, _) => Some(*why),
             Self::Slow => Some(Refusal::Slow),
             Self::Ended => Some(Refusal::Ended),
-            Self::Nobody | Self::Io(_) | Self::Refused(_) => None,
+            Self::Nobody | Self::Io(_) | Self::Refused(_) | Self::Elsewhere => None,
         }
     }
 }
@@ -84,6 +86,7 @@ impl std::fmt::Display for NoLink {
             Self::NotAPeer(_, why) => write!(f, "{why}"),
             // Its words: whoever it is, they are not to look like lines of this log.
             Self::Refused(why) => write!(f, "refused by the peer: {}", why.escape_debug()),
+            Self::Elsewhere => write!(f, "its new life is there, which is just taking over"),
         }
     }
 }
@@ -101,6 +104,9 @@ impl Reasons {
 
     /// The reason, if the log should hear of it.
     pub(super) fn news(&mut self, why: &NoLink) -> Option<String> {
+        if matches!(why, NoLink::Elsewhere) {
+            return None;
+        }
         let reason = why.to_string();
         if self.0.len() >= REASONS_MAX || self.0.contains(&reason) {
             return None;
@@ -170,7 +176,7 @@ impl<N: Net> Greeting<N> {
     }
 
     fn hello(&self, purpose: Purpose) -> Hello {
-        let options = self.node.options();
+        let (options, standing) = (self.node.options(), self.links.standing());
         Hello {
             speaks: options.speaks,
             cluster: self.cluster.clone(),
@@ -178,9 +184,9 @@ impl<N: Net> Greeting<N> {
             incarnation: options.me.incarnation,
             roster: self.links.roster().clone(),
             item_max: options.settings.item_max as u64,
-            succeeds: options.succeeds.clone(),
+            succeeds: standing.succeeds,
             is_witness: self.is_witness,
-            purpose,
+            purpose: purpose.of(standing.beside),
         }
     }
 
@@ -208,9 +214,21 @@ impl<N: Net> Greeting<N> {
             return Err(format!("its largest item (-I) is {its} bytes, here {ours}"));
         }
         self.check_roster(hello)?;
-        let is_peer = hello.name != options.me.name;
-        let known = self.links.find(&hello.name).filter(|_| is_peer);
+        let is_peer = hello.name != options.me.name || self.is_other_life(hello);
+        let known = self.links.find_life(&hello.name, hello.incarnation).or_else(|| {
+            let is_beside = hello.purpose.beside().is_some();
+            self.links.find_as(&hello.name, is_beside)
+        });
+        let known = known.filter(|_| is_peer);
         known.ok_or_else(|| format!("this node is just learning of {:?}", hello.name))
+    }
+
+    /// Whether one of the two lives of this node was started beside the other.
+    fn is_other_life(&self, hello: &Hello) -> bool {
+        let me = self.node.options().me.incarnation;
+        let predecessor = |beside: Beside| beside.predecessor;
+        hello.purpose.beside().map(predecessor) == Some(me)
+            || self.links.standing().beside.map(predecessor) == Some(hello.incarnation)
     }
 
     /// Whether both are nodes of one group, as far as the one that knows the later view can tell;
@@ -278,7 +296,11 @@ pub(super) async fn dial<N: Net>(
             _ => return Err(no_introduction()),
         };
         check_certificate(&channel, &hello.name)?;
-        if greeting.check(&hello)? != peer {
+        let found = greeting.check(&hello)?;
+        if found != peer && greeting.links.name(found) == expected {
+            return Err(NoLink::Elsewhere);
+        }
+        if found != peer {
             let why = format!("{:?} answers at its address", hello.name);
             return Err(NoLink::NotAPeer(Refusal::Group, why));
         }
@@ -481,6 +503,7 @@ mod tests {
     use crate::replication::message::{Nonce, Proof};
     use crate::replication::{Features, Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
     use crate::server::clock::Clock;
+    use crate::server::courier::Standing;
     use crate::server::guard::PeerSecurity;
     use crate::settings::Settings;
     use crate::time::Now;
@@ -532,7 +555,7 @@ mod tests {
             settings: Settings::default(),
         };
         let roster = Roster { nodes: nodes(), ..Roster::default() };
-        let (links, _) = Links::new(roster, Clock::SYSTEM);
+        let (links, _) = Links::new(roster, Standing::default(), Clock::SYSTEM);
         links.add("b");
         Greeting {
             net: NoNet,

@@ -22,6 +22,7 @@ mod frames;
 mod guard;
 mod handover;
 mod handshake;
+mod heir;
 mod inherit;
 mod listener;
 mod lives;
@@ -33,6 +34,7 @@ mod peering;
 mod roster;
 mod secret;
 mod signals;
+mod succession;
 mod takeover;
 mod views;
 mod workers;
@@ -48,19 +50,20 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, oneshot};
 
 pub use anew::ask_and_wait;
 pub use certificates::{CertificateFiles, can_be_certified};
 pub use clock::Clock;
-use courier::Links;
 pub use courier::{Courier, Waiter};
+use courier::{Links, Standing};
 pub use ctl::ask;
 use drain::Successor;
 use guard::Guard;
 pub use guard::{BadFile, PeerSecurity};
 use handover::{Handover, Passed};
+use heir::{Heir, Staff};
 pub use listener::Listen;
 use listener::{Bound, Sharing};
 use lives::StateDir;
@@ -75,6 +78,7 @@ use crate::membership;
 use crate::node::{self, Credentials, Node};
 use crate::protocol::Stop;
 use crate::replication::Roster;
+use crate::replication::message::Beside;
 use crate::stats::Gauge;
 use crate::time::Now;
 
@@ -101,6 +105,8 @@ pub struct Options {
     pub supervisor: Option<i32>,
     /// Whether it takes the place of the process that has its state directory, if one does.
     pub takes_over: bool,
+    /// It was started beside another process of this node, to take its place.
+    pub is_beside: bool,
 }
 
 /// How nodes meet.
@@ -232,7 +238,7 @@ impl Shared {
         &self,
         signals: &mut Signals,
         guard: Option<&Guard>,
-        (to, passed): (Option<UnixStream>, UnboundedReceiver<Passed>),
+        (to, passed): (Option<UnixStream>, &mut UnboundedReceiver<Passed>),
         limit_ms: u64,
     ) {
         let told = tokio::select! {
@@ -285,6 +291,7 @@ pub struct Server {
     admin: Option<admin::Bound>,
     credentials: Option<Credentials>,
     state: Option<StateDir>,
+    beside: Option<lives::Beside>,
     guard: Option<Arc<Guard>>,
 }
 
@@ -308,20 +315,27 @@ impl Server {
             None if is_taken => (held, None),
             None => listener::bind_all(&options)?,
         };
-        // Of these two processes cannot have the same: the former one has just ended.
+        let own = peers.filter(|_| !options.is_beside);
+        let of_other = peers.filter(|_| options.is_beside);
+        let beside = of_other.and_then(|peers| open_beside(peers, &options.node)).transpose()?;
+        // Of these two processes cannot have the same: the former one has just ended, or its port and
+        // directory are its own until it is over.
         let bind_peer = |peers: &PeerOptions| {
-            takeover::when_free(is_taken, || listener::bind(peers.listen, Sharing::No))
+            let port = if beside.is_some() { 0 } else { peers.listen.port() };
+            let address = SocketAddr::new(peers.listen.ip(), port);
+            takeover::when_free(is_taken, || listener::bind(address, Sharing::No))
         };
         let peer_socket = peers.map(bind_peer).transpose()?;
         let bind_admin = |address| takeover::when_free(is_taken, || admin::Bound::new(address));
-        let admin = options.admin.map(bind_admin).transpose()?;
+        let admin = options.admin.filter(|_| beside.is_none()).map(bind_admin).transpose()?;
         let open_state = |peers: &PeerOptions| {
             takeover::when_free(is_taken, || open_state(peers, &options.node).transpose())
         };
-        let state = peers.map(open_state).transpose()?.flatten();
+        let state = own.map(open_state).transpose()?.flatten();
         if let Some(state) = &state {
             options.node.succeeds = state.former.clone();
         }
+        options.node.beside = beside.as_ref().map(|beside| beside.predecessor);
         Ok(Self {
             options,
             bound,
@@ -331,6 +345,7 @@ impl Server {
             admin,
             credentials,
             state,
+            beside,
             guard,
         })
     }
@@ -361,6 +376,7 @@ impl Server {
             admin,
             credentials,
             state: _state,
+            beside,
             guard,
         } = self;
         let runtime = new_runtime()?;
@@ -371,9 +387,10 @@ impl Server {
         node.set_credentials(credentials);
         node.note_own_certificate(guard.as_deref().and_then(Guard::not_after_s));
         let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
-        let (links, wishes) = Links::new(seeds, Clock::SYSTEM);
+        let standing = standing(&options.node, peer_socket.as_ref())?;
+        let (links, wishes) = Links::new(seeds, standing, Clock::SYSTEM);
         let links = Arc::new(links);
-        let (drain, passed) = drain::State::new(options.node.settings.workers);
+        let (drain, mut passed) = drain::State::new(options.node.settings.workers);
         let orders = Arc::new(Orders::new(options.supervisor));
         let shared = Arc::new(Shared {
             node: Arc::clone(&node),
@@ -387,11 +404,18 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
+        let (mut heir, estate) = match (beside, &options.peers) {
+            (Some(beside), Some(peers)) => {
+                let (estate, left) = oneshot::channel();
+                (Some(Heir::new(beside, &options.node.me, peers.listen, estate)), Some(left))
+            }
+            _ => (None, None),
+        };
         let (log, group) = match (options.peers.clone(), guard.clone(), peer_socket) {
             (Some(peers), Some(guard), Some(socket)) => {
                 let orders = Arc::clone(&orders);
                 let inside = (node, links, wishes);
-                let (log, group) = peering::start(peers, (guard, socket), inside, orders)?;
+                let (log, group) = peering::start(peers, (guard, socket), inside, orders, estate)?;
                 (Some(log), group)
             }
             _ => {
@@ -402,23 +426,45 @@ impl Server {
                 (None, None)
             }
         };
-        if let Some(admin) = admin {
-            admin.start(admin::Sources { node: Arc::clone(&shared.node), log, is_witness })?;
+        let sources = admin::Sources { node: Arc::clone(&shared.node), log, is_witness };
+        let address = options.admin.filter(|_| admin.is_none());
+        let sources = match admin {
+            Some(admin) => admin.start(sources).map(|()| None)?,
+            None => Some(sources),
+        };
+        // A witness has neither data nor clients.
+        let start_workers = || workers::start(options.node.settings.workers, group, &shared);
+        let workers = (!is_witness).then(start_workers).transpose()?;
+        let limit_ms = options.drain_timeout_ms;
+        if let Some(heir) = &mut heir {
+            let is_over = runtime.block_on(async {
+                tokio::select! {
+                    () = shared.until_stop(&mut signals, guard.as_deref(), (None, &mut passed), limit_ms) => Ok(true),
+                    due = heir.until_due(&shared) => due.map(|()| false),
+                }
+            })?;
+            if is_over {
+                return Ok(Ended::Over);
+            }
         }
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
-        if !is_witness {
+        let mut handles = Vec::new();
+        if let Some(workers) = workers {
             let clients = handover.as_ref().map_or(clients, received);
-            workers::start(&options, (bound, clients, group), &shared)?;
+            handles = workers::open(workers, &options, (bound, clients), &shared)?;
         }
+        let taken = handover.as_ref().and_then(|it| it.try_clone().ok());
+        let staff = Staff::new(handles, Arc::clone(&shared), taken);
         let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
-        let successor = (handover.map(|handover| handover.to_successor), passed);
-        let limit_ms = options.drain_timeout_ms;
+        let to = handover.map(|handover| handover.to_successor);
+        let takes_over = take_over(heir, staff, address.zip(sources));
         runtime.block_on(async {
             tokio::select! {
-                () = shared.until_stop(&mut signals, guard.as_deref(), successor, limit_ms) => {}
-                () = notify::keep_telling(&shared.node, is_witness, supervisor, &orders) => {}
+                () = shared.until_stop(&mut signals, guard.as_deref(), (to, &mut passed), limit_ms) => Ok(()),
+                () = notify::keep_telling(&shared.node, is_witness, supervisor, &orders) => Ok(()),
+                Err(error) = takes_over => Err(error),
             }
-        });
+        })?;
         Ok(if orders.is_restart_wanted() { Ended::Again } else { Ended::Over })
     }
 }
@@ -427,6 +473,44 @@ fn open_state(peers: &PeerOptions, node: &node::Options) -> Option<Result<StateD
     let path = peers.state_dir.as_deref()?;
     let state = StateDir::open(path, &peers.cluster, &node.me.name, node.me.incarnation);
     Some(state.map_err(StartError::State))
+}
+
+fn open_beside(
+    peers: &PeerOptions,
+    node: &node::Options,
+) -> Option<Result<lives::Beside, StartError>> {
+    let path = peers.state_dir.as_deref()?;
+    let beside = lives::Beside::open(path, &peers.cluster, &node.me.name, node.me.incarnation);
+    Some(beside.map_err(StartError::State))
+}
+
+/// How this life stands to others of its node, if it listens there for peers.
+fn standing(node: &node::Options, socket: Option<&TcpSocket>) -> Result<Standing, StartError> {
+    let refused = |error| StartError::System("tell the port for peers", error);
+    let port = socket.map(TcpSocket::local_addr).transpose().map_err(refused)?;
+    let beside = node.beside.zip(port);
+    Ok(Standing {
+        beside: beside.map(|(predecessor, at)| Beside { predecessor, port: at.port() }),
+        succeeds: node.succeeds.clone(),
+    })
+}
+
+/// Has whoever was started beside another process take over from it, and tell its figures then. Ends
+/// only when that can't be.
+async fn take_over(
+    heir: Option<Heir>,
+    mut staff: Staff,
+    admin: Option<(SocketAddr, admin::Sources)>,
+) -> Result<(), StartError> {
+    // The lock on the state directory lasts as long as this.
+    let _state = match heir {
+        Some(heir) => Some(heir.take_over(&mut staff).await?),
+        None => None,
+    };
+    if let Some((address, sources)) = admin {
+        heir::admin_when_free(address).await?.start(sources)?;
+    }
+    std::future::pending().await
 }
 
 fn new_node(options: &node::Options, clock: Clock) -> Node<Waiter> {

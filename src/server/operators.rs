@@ -51,7 +51,7 @@ impl<N: Net> Control<N> {
         if !self.is_agreed_by_log(&before) {
             return Err("the votes of the last change are still being changed".into());
         }
-        if self.keeps_to_loopback
+        if self.peers.keeps_to_loopback
             && let NodesChange::Add(_, address) | NodesChange::Replace(_, _, address) = change
             && !address.ip().is_loopback()
         {
@@ -75,7 +75,7 @@ impl<N: Net> Control<N> {
 
     /// Whether nobody votes who should not, as far as known here.
     fn is_agreed_by_log(&self, nodes: &Nodes) -> bool {
-        let log = self.log.membership().status();
+        let log = self.log.status();
         let votes = |name: &str| nodes.get(name).is_some_and(|place| place.votes);
         !log.is_changing && log.voters.iter().all(|name| votes(name))
     }
@@ -120,7 +120,7 @@ impl<N: Net> Control<N> {
             self.node.report_replication(now, &mut stats);
         }
         let text = String::from_utf8_lossy(&stats).replace("STAT ", "").replace('\r', "");
-        let log = self.log.membership().status();
+        let log = self.log.status();
         let lines = [
             ("role", format!("{:?}", log.role).to_lowercase()),
             ("leader", log.leader.as_deref().unwrap_or("-").to_owned()),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 
-use super::courier::{Courier, Links, Waiter};
+use super::courier::{Courier, Links, Standing, Waiter};
 use super::guard::Guard;
 use super::net::{Net, Tcp};
 use super::orders::Orders;
+use super::succession::Estate;
 use super::{Clock, PeerOptions, StartError, control, data, new_node};
 use crate::membership;
 use crate::node::{self, Node};
@@ -55,7 +56,8 @@ pub async fn live<N: Net>(
     clock: Clock,
 ) -> Result<Peering, StartError> {
     let seeds = Roster { nodes: node.nodes.clone(), ..Roster::default() };
-    let (links, wishes) = Links::new(seeds, clock);
+    let standing = Standing { beside: None, succeeds: node.succeeds.clone() };
+    let (links, wishes) = Links::new(seeds, standing, clock);
     let (node, links) = (Arc::new(new_node(&node, clock)), Arc::new(links));
     let guard = Guard::new(&peers.security, &node.options().me.name);
     let guard = Arc::new(guard.map_err(StartError::Peers)?);
@@ -84,11 +86,12 @@ pub(super) fn start(
     (guard, socket): (Arc<Guard>, TcpSocket),
     inside: Inside,
     orders: Arc<Orders>,
+    estate: Option<oneshot::Receiver<Estate>>,
 ) -> Result<(watch::Receiver<membership::Status>, Option<data::Group<Tcp>>), StartError> {
     let is_witness = peers.is_witness;
     let (setup, group) = parts(Tcp, guard, peers, inside, orders);
     // First, so that whoever is dialed from here finds this node's port open.
-    let log = control::start(socket, setup)?;
+    let log = control::start(socket, setup, estate)?;
     Ok((log, (!is_witness).then_some(group)))
 }
 

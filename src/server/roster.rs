@@ -2,7 +2,7 @@
 //!
 //! All on the thread of the control links, which alone adds peers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use tokio::task::spawn_local;
@@ -19,28 +19,55 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const LEARN: Duration = Duration::from_secs(1);
 
 impl<N: Net> Control<N> {
-    /// Begins to reach those of the command line, or of what has been learned since.
+    /// Begins to reach those of the command line, or of what has been learned since; and of the own
+    /// node another life, where there is one.
     pub(super) fn reach_all(self: &Rc<Self>) {
         let roster = self.links.roster().clone();
-        for (name, place) in roster.nodes.iter().filter(|(name, _)| ***name != *self.me()) {
-            let own_way = self.node.options().nodes.get(name).filter(|_| !place.is_given);
-            self.reach_at(name, own_way.unwrap_or(place).address);
+        for name in roster.nodes.keys() {
+            let peer = self.links.find(name).unwrap_or_else(|| self.add(name));
+            if **name != *self.me() || self.links.am_beside() {
+                self.go_where_it_is(peer);
+            }
         }
     }
 
-    fn me(&self) -> &str {
+    pub(super) fn me(&self) -> &str {
         &self.node.options().me.name
     }
 
-    fn reach_at(self: &Rc<Self>, name: &str, address: SocketAddr) {
-        let peer = self.links.find(name).unwrap_or_else(|| {
-            let (peer, ends) = self.links.add(name);
+    fn add(self: &Rc<Self>, name: &str) -> usize {
+        let [of_peer, of_successor] = self.links.add(name);
+        let found = of_peer.0;
+        for (peer, ends) in [of_peer, of_successor] {
             spawn_local(Rc::clone(self).reach(peer, ends.control));
             // A witness has no thread for data.
             let _ = self.queues.send((peer, ends.data));
-            peer
-        });
-        self.links.set_address(peer, address);
+        }
+        found
+    }
+
+    /// From now on this peer is dialed at the address of its node.
+    pub(super) fn go_where_it_is(&self, peer: usize) {
+        if let Some(address) = self.address_of(self.name(peer)) {
+            self.links.set_address(peer, address);
+        }
+    }
+
+    /// Where that node is to be reached; the own one at its own port.
+    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
+        let roster = self.links.roster();
+        let place = roster.nodes.get(name)?;
+        if *name == *self.me() {
+            let listen = self.peers.listen;
+            let here: IpAddr = match listen.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            return Some(SocketAddr::new(here, listen.port()));
+        }
+        let own_way = self.node.options().nodes.get(name).filter(|_| !place.is_given);
+        Some(own_way.unwrap_or(place).address)
     }
 
     /// These are the nodes of the group, unless something later is known.
@@ -53,7 +80,7 @@ impl<N: Net> Control<N> {
         if roster.nodes == known.nodes {
             return;
         }
-        self.log.membership().set_voters(roster.voters());
+        self.log.tell(|log| log.set_voters(roster.voters()));
         if !roster.nodes.contains_key(self.me()) {
             let nodes = names(&roster.nodes);
             tracing::warn!(nodes, "an operator has removed this node from the group");
@@ -95,7 +122,7 @@ impl<N: Net> Control<N> {
 
     /// Tells the node whether its vote counts, whenever that changes.
     pub(super) async fn tell_seat(self: Rc<Self>) {
-        let mut status = self.log.membership().watch();
+        let mut status = self.log.watch();
         let mut courier = self.courier();
         loop {
             let is_seated = status.borrow_and_update().is_seated;

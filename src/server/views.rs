@@ -1,10 +1,12 @@
 //! Ties the log of views to the node: what is wished for, what was agreed, what peers say of it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
 
 use super::PeerOptions;
 use super::courier::{Courier, Links, Waiter};
@@ -53,9 +55,11 @@ impl membership::Outside for LogOutside {
     }
 }
 
-/// This node's part in the log.
+/// This node's part in the log: none before `begin`, as long as another life of the node has it.
 pub(super) struct Log {
-    membership: Membership,
+    membership: OnceCell<Membership>,
+    status: watch::Sender<membership::Status>,
+    node: Arc<Node<Waiter>>,
     links: Arc<Links>,
     /// Somebody leads now.
     led: Arc<Notify>,
@@ -65,33 +69,45 @@ pub(super) struct Log {
 /// node itself would take a moment longer.
 const FRESH_MS: u64 = 500;
 
-/// Starts this node's part in the log, on the present runtime.
-pub(super) async fn start(
-    peers: &PeerOptions,
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
-) -> Result<Log, StartError> {
-    let node::Options { me, seed, .. } = node.options();
-    let options = membership::Options {
-        me: me.name.clone(),
-        cluster: peers.cluster.clone(),
-        voters: links.roster().voters(),
-        state_dir: peers.state_dir.clone(),
-        timing: membership::Timing::default(),
-        // Not the seed itself, which makes versions that clients see.
-        seed: seed.rotate_left(32) ^ me.incarnation.0,
-    };
-    let led = Arc::new(Notify::new());
-    let is_witness = peers.is_witness;
-    let outside = LogOutside { node, links: Arc::clone(&links), led: Arc::clone(&led), is_witness };
-    let membership = Membership::start(options, follows, Arc::new(outside)).await?;
-    Ok(Log { membership, links, led })
-}
-
 impl Log {
-    /// For what peers say and do.
-    pub(super) fn membership(&self) -> &Membership {
-        &self.membership
+    pub(super) fn new(node: Arc<Node<Waiter>>, links: Arc<Links>) -> Self {
+        let status = watch::Sender::new(membership::Status::default());
+        Self { membership: OnceCell::new(), status, node, links, led: Arc::new(Notify::new()) }
+    }
+
+    /// Takes part from now on, on the present `LocalSet`.
+    pub(super) async fn begin(&self, peers: &PeerOptions) -> Result<(), StartError> {
+        let node::Options { me, seed, .. } = self.node.options();
+        let options = membership::Options {
+            me: me.name.clone(),
+            cluster: peers.cluster.clone(),
+            voters: self.links.roster().voters(),
+            state_dir: peers.state_dir.clone(),
+            timing: membership::Timing::default(),
+            // Not the seed itself, which makes versions that clients see.
+            seed: seed.rotate_left(32) ^ me.incarnation.0,
+        };
+        let outside = LogOutside {
+            node: Arc::clone(&self.node),
+            links: Arc::clone(&self.links),
+            led: Arc::clone(&self.led),
+            is_witness: peers.is_witness,
+        };
+        let membership = Membership::start(options, follows, Arc::new(outside)).await?;
+        spawn_local(pass_status_on(membership.watch(), self.status.clone()));
+        let is_first = self.membership.set(membership).is_ok();
+        assert!(is_first, "a life takes part once");
+        Ok(())
+    }
+
+    /// Where it stands.
+    pub(super) fn status(&self) -> membership::Status {
+        self.membership.get().map(Membership::status).unwrap_or_default()
+    }
+
+    /// The same, as it changes.
+    pub(super) fn watch(&self) -> watch::Receiver<membership::Status> {
+        self.status.subscribe()
     }
 
     /// Passes on what the node wishes, as long as it lives.
@@ -109,24 +125,43 @@ impl Log {
                     Some(LogWish::Propose(view)) => {
                         tracing::debug!(epoch = view.epoch.0, cause = %view.cause, "proposing");
                         let value = encode_view(&view);
-                        self.membership.propose(value.clone());
+                        self.tell(|log| log.propose(value.clone()));
                         last = Some((value, self.links.local()));
                     }
                     Some(LogWish::FoundLine(view)) => {
-                        self.membership.found_generation(encode_view(&view));
+                        self.tell(|log| log.found_generation(encode_view(&view)));
                     }
                     Some(LogWish::Roster(roster)) => turn_to(roster),
-                    Some(LogWish::Dead(name)) => self.membership.peer_dead(&name),
+                    Some(LogWish::Dead(name)) => self.tell(|log| log.peer_dead(&name)),
                 },
                 () = self.led.notified() => {
                     // If it was agreed on all the same, it follows nothing any more.
                     let now = self.links.local();
                     let is_fresh = |(_, at): &(Bytes, Millis)| now.since(*at) < FRESH_MS;
                     if let Some((value, _)) = last.take().filter(is_fresh) {
-                        self.membership.propose(value);
+                        self.tell(|log| log.propose(value));
                     }
                 }
             }
+        }
+    }
+
+    /// What is said before it takes part is lost; what is still wanted then is said again.
+    pub(super) fn tell(&self, what: impl FnOnce(&Membership)) {
+        if let Some(membership) = self.membership.get() {
+            what(membership);
+        }
+    }
+}
+
+async fn pass_status_on(
+    mut from: watch::Receiver<membership::Status>,
+    to: watch::Sender<membership::Status>,
+) {
+    loop {
+        to.send_replace(from.borrow_and_update().clone());
+        if from.changed().await.is_err() {
+            return;
         }
     }
 }

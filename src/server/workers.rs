@@ -26,26 +26,41 @@ struct Work {
     listeners: Vec<Arc<Listener>>,
     /// Those of the process before.
     clients: Vec<Passed>,
-    links: Option<data::Group<Tcp>>,
 }
 
-/// A thread with its runtime, which waits for its work.
-struct Worker {
+/// A thread with its runtime, which waits for its clients.
+pub(super) struct Worker {
     handle: Handle,
     begin: oneshot::Sender<Work>,
     work: Work,
 }
 
-/// Listens for clients, and serves them.
+/// Starts the threads, and the data links on one of them or on a thread of their own: a node that is
+/// filled before it lets clients in has links without clients.
 pub(super) fn start(
-    options: &Options,
-    (bound, clients, links): (Vec<Bound>, Vec<Passed>, Option<data::Group<Tcp>>),
+    count: usize,
+    links: Option<data::Group<Tcp>>,
     shared: &Arc<Shared>,
-) -> Result<(), StartError> {
-    let settings = &options.node.settings;
-    let count = settings.workers;
-    let workers = (0..count).map(|number| Worker::start(number, Arc::clone(shared)));
-    let mut workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+) -> Result<Vec<Worker>, StartError> {
+    let mut of_first = match links {
+        Some(links) if count > 1 => {
+            data::start(Arc::clone(&shared.node), links)?;
+            None
+        }
+        links => links,
+    };
+    (0..count).map(|number| Worker::start(number, of_first.take(), Arc::clone(shared))).collect()
+}
+
+/// Listens for clients, and has the workers serve them. Returns where those who come another way are
+/// given to.
+pub(super) fn open(
+    mut workers: Vec<Worker>,
+    options: &Options,
+    (bound, clients): (Vec<Bound>, Vec<Passed>),
+    shared: &Arc<Shared>,
+) -> Result<Vec<Handle>, StartError> {
+    let (settings, count) = (&options.node.settings, workers.len());
     let handles: Vec<_> = workers.iter().map(|worker| worker.handle.clone()).collect();
     let ports: String = bound.iter().filter_map(Bound::port_line).collect();
     for one in bound {
@@ -63,25 +78,25 @@ pub(super) fn start(
     for (number, client) in clients.into_iter().enumerate() {
         workers[number % count].work.clients.push(client);
     }
-    match links {
-        Some(links) if count > 1 => data::start(Arc::clone(&shared.node), links)?,
-        links => workers[0].work.links = links,
-    }
     for Worker { begin, work, .. } in workers {
         // It ends with the process.
         let _ = begin.send(work);
     }
-    Ok(())
+    Ok(handles)
 }
 
 impl Worker {
-    fn start(number: usize, shared: Arc<Shared>) -> Result<Self, StartError> {
+    fn start(
+        number: usize,
+        links: Option<data::Group<Tcp>>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StartError> {
         let (begin, work) = oneshot::channel();
         let (tell, told) = mpsc::channel();
         let body = move || match new_runtime() {
             Ok(runtime) => {
                 let _ = tell.send(Ok(runtime.handle().clone()));
-                runtime.block_on(serve(number, shared, work));
+                runtime.block_on(serve(number, shared, links, work));
             }
             Err(error) => drop(tell.send(Err(error))),
         };
@@ -103,13 +118,18 @@ fn new_runtime() -> Result<LocalRuntime, StartError> {
         .map_err(|error| StartError::System("start a runtime", error))
 }
 
-async fn serve(worker: usize, shared: Arc<Shared>, work: oneshot::Receiver<Work>) {
-    let Ok(Work { listeners, clients, links }) = work.await else {
-        return;
-    };
+async fn serve(
+    worker: usize,
+    shared: Arc<Shared>,
+    links: Option<data::Group<Tcp>>,
+    work: oneshot::Receiver<Work>,
+) {
     if let Some(links) = links {
         tokio::task::spawn_local(data::run(Arc::clone(&shared.node), links));
     }
+    let Ok(Work { listeners, clients }) = work.await else {
+        return;
+    };
     clients.into_iter().for_each(|client| accept::take_over(client, worker, &shared));
     for listener in listeners {
         listens(&shared.node, worker, &listener);

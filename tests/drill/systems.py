@@ -110,8 +110,9 @@ class Sessiond(System):
         self.wait_whole()
 
     def upgrade(self, number):
+        """The same with another program, which is filled beside the present one."""
         node = self.nodes[number]
-        self._replace_child(node, lambda: os.kill(node.pid, signal.SIGUSR2))
+        self._replace_child(node, lambda: _run_ctl(node, "upgrade"))
 
     def crash(self, number):
         """Only the server dies; its supervisor starts it again. Returns when it is dead."""

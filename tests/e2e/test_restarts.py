@@ -399,7 +399,7 @@ def test_clients_of_a_unix_socket_go_over_too(tmp_path):
         assert len(pids) == 3
 
 
-# Another program.
+# Another program, after the present one has ended; beside it: test_upgrades.py.
 
 
 @pytest.fixture
@@ -407,7 +407,8 @@ def replaceable(tmp_path):
     """A group whose first node runs from a file of its own."""
     program = tmp_path / "sessiond"
     os.link(BINARY, program) if os.stat(BINARY).st_dev == os.stat(tmp_path).st_dev else copy(program)
-    nodes = supervised_group(["--drain-timeout", "3000", "--upgrade-timeout", "3000"])
+    more = ["--drain-timeout", "3000", "--upgrade-timeout", "3000", "--upgrade", "restart"]
+    nodes = supervised_group(more)
     nodes[0].command[0] = str(program)
     with ready(nodes):
         yield nodes, program

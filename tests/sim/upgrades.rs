@@ -43,10 +43,11 @@ impl World {
         self.after(patience, Event::UpgradeEnds(life));
     }
 
-    /// A new life that serves has its predecessor end: once that is over, it takes its place.
+    /// A new life that is a member has its predecessor end, whether it serves already or not: only
+    /// then has it a place in the log, where it may be needed to go on.
     pub(crate) fn go_on_upgrading(&mut self, life: Incarnation) {
-        let Some(process) = self.alive.get(&life).filter(|process| process.node.is_serving())
-        else {
+        let is_member = |process: &&Process| process.node.view().has_member(life);
+        let Some(process) = self.alive.get(&life).filter(is_member) else {
             return;
         };
         let predecessor = process.beside.filter(|former| self.alive.contains_key(former));
@@ -55,12 +56,12 @@ impl World {
         }
     }
 
-    /// A new life that does not serve by then is stopped, and its predecessor goes on.
+    /// A new life that is no member by then is stopped, and its predecessor goes on.
     pub(crate) fn end_upgrade(&mut self, life: Incarnation) {
         let Some(Process { beside: Some(former), node, slot, .. }) = self.alive.get(&life) else {
             return;
         };
-        let is_decided = node.is_serving() || self.leaving.contains(former);
+        let is_decided = node.view().has_member(life) || self.leaving.contains(former);
         if is_decided || !self.alive.contains_key(former) || !self.may_lose(life) {
             return;
         }

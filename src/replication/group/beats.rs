@@ -87,6 +87,16 @@ impl<W> Group<W> {
         open.filter(|request| request.id > carried_out).take(FLUSHES_TOLD).cloned().collect()
     }
 
+    /// A life beside another one learns of views from the others alone, and needs each of them: a lane
+    /// that has missed the view which makes it a member can't work in the next one.
+    pub(super) fn tell_those_without_log<O: Outside<W>>(&self, out: &mut O) {
+        let all = self.view.members.iter().chain(&self.view.learners);
+        let lives = all.map(|member| member.incarnation).filter(|&life| life != self.me());
+        for life in lives.filter(|&life| self.peers.beside(life).is_some()) {
+            self.announce(life, out);
+        }
+    }
+
     pub(super) fn announce<O: Outside<W>>(&self, to: Incarnation, out: &mut O) {
         out.send(to, Message::View(Box::new(self.view.clone())));
     }

@@ -299,6 +299,7 @@ impl<W> Group<W> {
         }
         let mut todo = self.adopt(view, now);
         self.dismiss(out);
+        self.tell_those_without_log(out);
         self.beat_to_all(now, out);
         todo.extend(self.review(now, out));
         todo

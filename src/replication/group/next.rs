@@ -177,7 +177,11 @@ impl<W> Group<W> {
                     && meets_all(life, false)
             });
             let member = |(incarnation, name): (_, &str)| Member { name: name.into(), incarnation };
-            let newcomers: Vec<Member> = newcomers.map(member).collect();
+            let mut newcomers: Vec<Member> = newcomers.map(member).collect();
+            // Of those beside others one after the other: they do not reach each other.
+            let is_beside = |one: &Member| self.peers.beside(one.incarnation).is_some();
+            let mut is_taken = next.members.iter().chain(&next.learners).any(is_beside);
+            newcomers.retain(|one| !is_beside(one) || !std::mem::replace(&mut is_taken, true));
             next.absent.retain(|member| !newcomers.contains(member));
             if next.cause.is_empty() && !newcomers.is_empty() {
                 next.cause = "join".into();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::replication::nodes::{NodesChange, Place};
+use crate::replication::view::may_follow;
 use crate::version::Version;
 
 /// Nobody listens; the tests look at what is to be done.
@@ -344,6 +345,131 @@ fn a_group_whose_members_are_all_over_begins_anew() {
     let view = table.proposed().unwrap();
     assert!(view.is_founding() && view.epoch > Epoch(200), "{view:?}");
     assert_eq!(names(&view.members), "n1 n2 n3");
+}
+
+/// Another life of n2 or n3, beside that one.
+fn beside(n: u64) -> Member {
+    Member { incarnation: Incarnation(n + 10), ..node(n) }
+}
+
+/// n1, n2 and n3 work, and another life of n2 is being filled, which this node has done.
+fn with_successor() -> Table {
+    let mut table = Table::at_work(&[2, 3]);
+    table.others = vec![2, 3, 12];
+    table.group.meet(
+        &beside(2),
+        &[],
+        &Dialect::default(),
+        Some(Incarnation(2)),
+        at(30),
+        &mut Unheard,
+    );
+    table.beats(40);
+    let view = table.proposed().expect("it is here");
+    assert_eq!((names(&view.members), names(&view.learners)), ("n1 n2 n3".into(), "n2".into()));
+    let epoch = view.epoch;
+    table.enter(view, 50);
+    for lane in 0..LANES {
+        let counted = Event::Counted(epoch, Incarnation(12));
+        table.group.lane_event(lane, counted, at(60), &mut Unheard);
+    }
+    table
+}
+
+#[test]
+fn a_life_beside_a_member_takes_its_place_in_one_view() {
+    let mut table = with_successor();
+    for (n, is_last) in [(2, false), (3, true)] {
+        assert!(table.proposed().is_none(), "all have to have filled it");
+        let beat = Beat { filled: vec![Incarnation(12)], ..table.beat(n, 70) };
+        table.says(n, beat, 70);
+        assert!(is_last || table.proposed().is_none());
+    }
+    let view = table.proposed().expect("all have filled it");
+    assert_eq!((names(&view.members), &*view.cause), ("n1 n2 n3".into(), "upgrade"));
+    assert!(view.has_member(Incarnation(12)) && !view.has(Incarnation(2)));
+    assert!(view.remembers(Incarnation(2)), "its clients go on");
+    assert!(may_follow(Some(table.group.view()), &view));
+    table.enter(view, 80);
+    assert_eq!(table.group.decider(at(85)), Some(Incarnation(1)));
+}
+
+#[test]
+fn a_life_beside_another_that_is_no_member_takes_nobodys_place() {
+    let mut table = Table::at_work(&[2, 3]);
+    table.others = vec![2, 3, 12];
+    table.group.meet(
+        &beside(2),
+        &[],
+        &Dialect::default(),
+        Some(Incarnation(99)),
+        at(30),
+        &mut Unheard,
+    );
+    table.beats(40);
+    assert!(table.proposed().is_none(), "n2 is another life's");
+}
+
+#[test]
+fn the_place_of_the_only_member_is_not_taken() {
+    let mut table = Table::at_work(&[2]);
+    table.todo = table.group.refused("n2", true, at(30), &mut Unheard);
+    table.others.clear();
+    let view = table.proposed().expect("n2 is dead");
+    table.enter(view, 50);
+    let heir = Member { incarnation: Incarnation(11), ..node(1) };
+    table.others = vec![11];
+    table.group.meet(&heir, &[], &Dialect::default(), Some(Incarnation(1)), at(60), &mut Unheard);
+    table.beats(70);
+    let view = table.proposed().expect("it is filled");
+    let epoch = view.epoch;
+    table.enter(view, 80);
+    for lane in 0..LANES {
+        let counted = Event::Counted(epoch, Incarnation(11));
+        table.group.lane_event(lane, counted, at(90), &mut Unheard);
+    }
+    table.beats(100);
+    assert!(table.proposed().is_none(), "nobody would know what it had promised");
+}
+
+#[test]
+fn the_end_of_one_life_says_nothing_of_the_other() {
+    let mut table = with_successor();
+    table.group.ended(Incarnation(12), at(65), &mut Unheard);
+    assert!(table.group.peers.is_dead(Incarnation(12)));
+    assert!(!table.group.peers.is_dead(Incarnation(2)));
+    let mut table = with_successor();
+    table.group.refused("n2", true, at(65), &mut Unheard);
+    assert!(table.group.peers.is_dead(Incarnation(2)));
+    assert!(!table.group.peers.is_dead(Incarnation(12)), "it listens elsewhere");
+    table.group.meet(
+        &beside(2),
+        &[Incarnation(2)],
+        &Dialect::default(),
+        None,
+        at(66),
+        &mut Unheard,
+    );
+    table.group.refused("n2", true, at(67), &mut Unheard);
+    assert!(table.group.peers.is_dead(Incarnation(12)), "it had taken over");
+}
+
+#[test]
+fn a_life_beside_another_has_no_say_in_the_log() {
+    let mut table = Table::new(&[2, 3]);
+    table.beats(10);
+    let view = table.proposed().expect("all are here");
+    table.group.options.beside = Some(Incarnation(99));
+    table.group = Group::new(table.group.options.clone(), Arc::default());
+    for n in [2, 3] {
+        table.group.meet(&node(n), &[], &Dialect::default(), None, at(11), &mut Unheard);
+    }
+    table.beats(12);
+    assert!(table.proposed().is_none(), "it founds nothing");
+    table.enter(view, 20);
+    assert_eq!(table.group.decider(at(25)), Some(Incarnation(2)), "though n1 is the lowest");
+    table.group.take_over(&[Incarnation(99)], at(26), &mut Unheard);
+    assert_eq!(table.group.decider(at(27)), Some(Incarnation(1)));
 }
 
 fn founded(todo: &[Todo]) -> Option<View> {

@@ -1,13 +1,18 @@
 //! The small parent that holds the client sockets, so that they outlive the server: it hands copies
 //! to a child that serves, and starts another one when that dies, is told to, or is to be replaced.
 //!
+//! A new program is started beside the server where that is wanted, and has its place when it says so;
+//! otherwise the one ends, and the other begins.
+//!
 //! Knows nothing of what is served: no byte of a client passes through here. One thread, which
 //! sleeps until a signal comes or something is due.
+
+mod upgrade;
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -31,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) sockets: Vec<OwnedFd>,
     /// A new program has to serve by then, or the former one begins again.
     pub(crate) upgrade_timeout: Duration,
+    /// A new program is started beside the server, and that takes so many bytes once more.
+    pub(crate) beside: Option<u64>,
     /// Exit codes of a server that can't start as it is told to: trying again helps nobody.
     pub(crate) hopeless: &'static [u8],
     /// The exit code of a server that wants to be started anew.
@@ -48,16 +55,13 @@ pub(crate) enum Failure {
 
 /// Names the parent to the child, so that it does not supervise in its turn.
 const PARENT: &str = "SESSIOND_SUPERVISOR";
+/// Tells the child that another one serves, whose place it is to take.
+const BESIDE: &str = "SESSIOND_BESIDE";
 /// As systemd hands over sockets: so many, from this number on.
 const COUNT: &str = "LISTEN_FDS";
 const FIRST: RawFd = 3;
-/// What systemd says to this process alone: the child must not take it for another's.
-const OF_PARENT: [&str; 3] = ["LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"];
-/// The word that has a program only look at its command line.
-const CHECK: &str = "--check";
-
-/// What a server is told when another program was tried, and it was no good.
-const NOT_UPGRADED: &[u8] = b"-";
+/// What is said to this process alone: the child must not take it for its own.
+const OF_PARENT: [&str; 4] = ["LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", BESIDE];
 
 /// A child that has lived for so long did not die of its start.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -65,10 +69,6 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// at once.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A new program that does not get to serve has passed its clients on by then.
-const GIVE_WAY_MAX: Duration = Duration::from_secs(5);
-/// A new program has said what it thinks of the command line by then.
-const CHECK_MAX: Duration = Duration::from_secs(10);
 
 /// Whether this process is the child of a supervisor. If so, it hears signals again, and is told to
 /// end when its parent dies: nobody would be left to start it again.
@@ -87,6 +87,11 @@ pub(crate) fn is_child() -> bool {
     true
 }
 
+/// Whether another child serves, beside which this one was started.
+pub(crate) fn is_beside() -> bool {
+    env::var_os(BESIDE).is_some()
+}
+
 /// Holds the sockets and keeps a child until it is told to stop.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let signals = block_signals().map_err(failed("handle signals"))?;
@@ -94,6 +99,8 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         program: program(&options.arguments)?,
         options,
         server: None,
+        successor: None,
+        retiring: None,
         trial: None,
         start_at: Some(Instant::now()),
         deaths: 0,
@@ -149,6 +156,10 @@ struct Supervisor {
     options: Options,
     program: PathBuf,
     server: Option<Server>,
+    /// A new program that is to take the server's place, and has not got it yet.
+    successor: Option<Server>,
+    /// A server whose place another one has, and when it has to have ended.
+    retiring: Option<(Server, Instant)>,
     /// A program that looks at the command line before it may replace the server's.
     trial: Option<(Child, Instant)>,
     /// When to start a server, if none runs.
@@ -195,7 +206,9 @@ impl Supervisor {
             self.end_slow_trial();
             self.look_at_trial();
             self.hear_server();
+            self.hear_successor();
             self.end_probation();
+            self.look_at_others();
             if let Some(ended) = self.look_at_server() {
                 return ended;
             }
@@ -208,16 +221,17 @@ impl Supervisor {
     /// Until a signal comes, a server that is waited for serves, or something is due.
     fn sleep(&self, signals: &SignalFd) -> nix::Result<()> {
         let mut sources = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(news) = self.server.as_ref().and_then(|server| server.news.as_ref()) {
-            sources.push(PollFd::new(news.as_fd(), PollFlags::POLLIN));
-        }
+        let servers = [&self.server, &self.successor].into_iter().flatten();
+        let news = servers.filter_map(|server| server.news.as_ref());
+        sources.extend(news.map(|news| PollFd::new(news.as_fd(), PollFlags::POLLIN)));
         poll(&mut sources, self.patience()).map(drop)
     }
 
     /// Until something is due.
     fn patience(&self) -> PollTimeout {
-        let trial_ends = self.trial.as_ref().map(|(_, since)| *since + CHECK_MAX);
-        let due = [self.start_at, trial_ends, self.probation_ends, self.kill_at]
+        let trial_ends = self.trial.as_ref().map(|(_, since)| *since + upgrade::CHECK_MAX);
+        let retires = self.retiring.as_ref().map(|(_, due)| *due);
+        let due = [self.start_at, trial_ends, self.probation_ends, self.kill_at, retires]
             .into_iter()
             .flatten()
             .min();
@@ -242,30 +256,13 @@ impl Supervisor {
         command
     }
 
-    /// Starts a server with copies of all sockets.
+    /// Starts the server.
     fn start(&mut self) -> Result<(), Failure> {
         self.start_at = None;
-        let mut command = self.command(&self.chosen());
-        let copies = self.options.sockets.iter().map(OwnedFd::try_clone);
-        let copies = copies.collect::<io::Result<Vec<_>>>().and_then(|copies| {
-            let (news, told) = UnixStream::pair()?;
-            news.set_nonblocking(true)?;
-            Ok((copies, news, told))
-        });
-        let (mut copies, news, told) =
-            copies.map_err(|error| Failure::System("copy the sockets", error))?;
-        copies.push(told.into());
-        command.env(COUNT, copies.len().to_string());
-        let mapping = |(child_fd, parent_fd): (RawFd, OwnedFd)| FdMapping { parent_fd, child_fd };
-        let mappings = (FIRST..).zip(copies).map(mapping).collect();
-        if command.fd_mappings(mappings).is_err() {
-            unreachable!("every socket has a number of its own");
-        }
-        match command.spawn() {
-            Ok(child) => {
-                tracing::info!(pid = child.id(), "server started");
-                let since = Instant::now();
-                self.server = Some(Server { child, since, news: Some(news) });
+        let command = self.command(&self.chosen());
+        match self.spawn(command)? {
+            Ok(server) => {
+                self.server = Some(server);
                 if self.is_back {
                     self.tell_of_failure();
                 }
@@ -283,6 +280,29 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Starts a server with copies of all sockets. The inner error: it can't be run.
+    fn spawn(&self, mut command: Command) -> Result<io::Result<Server>, Failure> {
+        let copies = self.options.sockets.iter().map(OwnedFd::try_clone);
+        let copies = copies.collect::<io::Result<Vec<_>>>().and_then(|copies| {
+            let (news, told) = UnixStream::pair()?;
+            news.set_nonblocking(true)?;
+            Ok((copies, news, told))
+        });
+        let (mut copies, news, told) =
+            copies.map_err(|error| Failure::System("copy the sockets", error))?;
+        copies.push(told.into());
+        command.env(COUNT, copies.len().to_string());
+        let mapping = |(child_fd, parent_fd): (RawFd, OwnedFd)| FdMapping { parent_fd, child_fd };
+        let mappings = (FIRST..).zip(copies).map(mapping).collect();
+        if command.fd_mappings(mappings).is_err() {
+            unreachable!("every socket has a number of its own");
+        }
+        Ok(command.spawn().map(|child| {
+            tracing::info!(pid = child.id(), "server started");
+            Server { child, since: Instant::now(), news: Some(news) }
+        }))
+    }
+
     fn obey(&mut self, signal: u32) {
         let signal = i32::try_from(signal).ok().and_then(|signal| Signal::try_from(signal).ok());
         match signal {
@@ -293,92 +313,20 @@ impl Supervisor {
                 // Nobody comes after this one: it has to take in whoever waits, or they would wait
                 // for nothing.
                 self.options.sockets.clear();
+                self.stop_successor();
                 self.forward(signal);
             }
-            Some(Signal::SIGHUP) => self.forward(Signal::SIGHUP),
+            Some(Signal::SIGHUP) => {
+                self.forward(Signal::SIGHUP);
+                self.successor.iter().for_each(|server| server.signal(Signal::SIGHUP));
+            }
             Some(Signal::SIGUSR2) => self.try_program(),
             _ => {}
         }
     }
 
     fn forward(&self, signal: Signal) {
-        let Some(server) = &self.server else {
-            return;
-        };
-        let pid = Pid::from_raw(server.child.id().cast_signed());
-        if let Err(error) = kill(pid, signal) {
-            tracing::warn!(%signal, %error, "the server does not get the signal");
-        }
-    }
-
-    // A new program.
-
-    /// Has the program that is there now look at the command line; nothing else happens yet.
-    fn try_program(&mut self) {
-        if self.is_stopping || self.is_replacing || self.trial.is_some() {
-            tracing::warn!("not upgraded: the server is being replaced or stopped already");
-            return;
-        }
-        match File::open(&self.program).and_then(|_| self.command(&self.program).arg(CHECK).spawn())
-        {
-            Ok(child) => self.trial = Some((child, Instant::now())),
-            Err(error) => {
-                let program = self.program.display();
-                tracing::error!(%program, %error, "not upgraded: the new program cannot be run; the server goes on");
-                self.tell_of_failure();
-            }
-        }
-    }
-
-    /// Whoever waits for the upgrade asks the server how it stands.
-    fn tell_of_failure(&self) {
-        let news = self.server.as_ref().and_then(|server| server.news.as_ref());
-        if let Some(Err(error)) = news.map(|mut news| news.write_all(NOT_UPGRADED)) {
-            tracing::debug!(%error, "the server is not told that it is not upgraded");
-        }
-    }
-
-    fn end_slow_trial(&mut self) {
-        if let Some((child, since)) = &mut self.trial
-            && since.elapsed() >= CHECK_MAX
-            && let Err(error) = child.kill()
-        {
-            tracing::warn!(%error, "the new program cannot be ended");
-        }
-    }
-
-    fn look_at_trial(&mut self) {
-        let Some((child, _)) = &mut self.trial else {
-            return;
-        };
-        let Some(status) = exit_of(child) else {
-            return;
-        };
-        self.trial = None;
-        if !status.success() {
-            let program = self.program.display();
-            tracing::error!(%program, %status, "not upgraded: the new program does not take this command line; the server goes on");
-            return self.tell_of_failure();
-        }
-        if !self.is_stopping
-            && let Some(server) = &self.server
-        {
-            tracing::info!("the server ends, and the new program begins");
-            // What it was started from may have been replaced or removed since.
-            self.former = File::open(format!("/proc/{}/exe", server.child.id())).ok();
-            self.probation_ends = None;
-            self.is_upgrading = true;
-            self.replace();
-        } else {
-            // It is what is started next.
-            self.is_back = false;
-        }
-    }
-
-    /// Has the server pass its clients on and end.
-    fn replace(&mut self) {
-        self.is_replacing = true;
-        self.forward(Signal::SIGUSR2);
+        self.server.iter().for_each(|server| server.signal(signal));
     }
 
     /// The program to start: what is there, unless that has failed.
@@ -395,42 +343,14 @@ impl Supervisor {
         let Some(server) = &mut self.server else {
             return;
         };
-        let mut letter = [0; 1];
-        match server.news.as_ref().map(|mut news| news.read(&mut letter)) {
-            Some(Ok(1)) => {}
-            // It will not say anything any more; its end is noticed by its signal.
-            Some(Ok(_)) => return server.news = None,
-            Some(Err(_)) | None => return,
+        if !server.has_told() {
+            return;
         }
         self.has_served = true;
-        if self.probation_ends.take().is_some() {
+        if self.successor.is_none() && self.probation_ends.is_some() {
             tracing::info!(pid = server.child.id(), "upgraded: the new program serves");
-            self.former = None;
+            self.has_upgraded();
         }
-    }
-
-    fn end_probation(&mut self) {
-        let now = Instant::now();
-        if self.probation_ends.is_some_and(|ends| ends <= now) && self.falls_back() {
-            self.start_at = None;
-            self.replace();
-            self.kill_at = Some(now + GIVE_WAY_MAX);
-        }
-        if self.kill_at.take_if(|due| *due <= now).is_some() {
-            self.forward(Signal::SIGKILL);
-        }
-    }
-
-    /// Goes back to the former program, if the present one is new and has not served yet.
-    fn falls_back(&mut self) -> bool {
-        if self.probation_ends.take().is_none() || self.former.is_none() {
-            return false;
-        }
-        tracing::error!(
-            "not upgraded: the new program does not get to serve; the former one begins again"
-        );
-        (self.is_back, self.start_at) = (true, Some(Instant::now()));
-        true
     }
 
     // The end of a server.
@@ -446,6 +366,7 @@ impl Supervisor {
             self.deaths = 0;
         }
         if self.is_stopping {
+            self.retiring.iter().for_each(|(former, _)| former.signal(Signal::SIGKILL));
             return Some(
                 code.filter(|&code| code != 0 && code != self.options.again)
                     .map_or(Ok(()), |code| Err(Failure::Child(code))),
@@ -453,6 +374,11 @@ impl Supervisor {
         }
         let was_told = std::mem::take(&mut self.is_replacing) || code == Some(self.options.again);
         match code {
+            _ if code != Some(0) && self.successor.is_some() => {
+                // It has all that the server has left, as soon as it notices.
+                tracing::error!(cause = %cause(status), "the server has ended: the new program goes on");
+                self.server = self.successor.take();
+            }
             _ if was_told => {
                 if std::mem::take(&mut self.is_upgrading) {
                     self.is_back = false;
@@ -462,7 +388,10 @@ impl Supervisor {
             }
             _ if self.falls_back() => {}
             // A client may have said `shutdown`.
-            Some(0) => return Some(Ok(())),
+            Some(0) => {
+                self.stop_successor();
+                return Some(Ok(()));
+            }
             Some(code) if !self.has_served && self.options.hopeless.contains(&code) => {
                 return Some(Err(Failure::Child(code)));
             }
@@ -479,6 +408,29 @@ impl Supervisor {
     fn try_again(&mut self) {
         self.start_at = Some(Instant::now() + pause_after(self.deaths));
         self.deaths += 1;
+    }
+}
+
+impl Server {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        if let Err(error) = kill(pid, signal) {
+            tracing::warn!(%signal, %error, "the server does not get the signal");
+        }
+    }
+
+    /// Whether it has just said that it serves, or has its place.
+    fn has_told(&mut self) -> bool {
+        let mut letter = [0; 1];
+        match self.news.as_ref().map(|mut news| news.read(&mut letter)) {
+            Some(Ok(1)) => true,
+            // It will not say anything any more; its end is noticed by its signal.
+            Some(Ok(_)) => {
+                self.news = None;
+                false
+            }
+            Some(Err(_)) | None => false,
+        }
     }
 }
 
