@@ -18,6 +18,7 @@ from processes import running
 from survivors import ctl
 from test_restarts import KeepAlive, PerRequest, longest, replace, server_pid, supervised_group, under_load
 from test_strangers import NAMES, certify, with_certificates
+from test_versions import replicates, until_all_use
 from waiting import wait_until
 
 ITEMS = 3000
@@ -214,6 +215,26 @@ def test_a_witness_knows_the_new_process_too():
         second.kill9()
         wait_until(lambda: 'members="n1"' in first.output(), "it goes on")
         assert stored(first.port, 100) == 100
+
+
+def test_a_program_that_knows_less_and_one_that_knows_more_take_the_place_of_each_other(tmp_path):
+    program = tmp_path / "sessiond"
+    older = f'#!/bin/sh\nexec {BINARY} --peer-features none "$@"\n'.encode()
+    replace(program, BINARY.read_bytes())
+    nodes = patient_group()
+    for node in nodes:
+        node.command[0] = str(program)
+    with ready(nodes):
+        store(nodes[0].port, 100)
+        for content, features in ((older, "none"), (BINARY.read_bytes(), "lifetimes")):
+            replace(program, content)
+            with no_copy_less(nodes):
+                for node in nodes:
+                    upgrade(node)
+                    # All go by what all know: the one beside too, while it is filled.
+                    until_all_use(nodes, features if node is nodes[-1] else "none")
+                    replicates(nodes, f"{features}.{node.name}")
+        assert [stored(node.port, 100) for node in nodes] == [100] * 3
 
 
 # It is not to be.
