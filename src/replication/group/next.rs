@@ -308,22 +308,26 @@ impl<W> Group<W> {
         }
         let since = *self.proposals.unseated_since.get_or_insert(now.local);
         let is_late = now.local.since(since) >= SEAT_WAIT_MS;
-        let is_ready = |learner: &&&Member| {
+        let is_ready = |learner: &&Member| {
             self.has_place_for(learner.incarnation, &learner.name)
                 && (is_late || self.is_seated(learner))
         };
-        let learner = (*filled.iter().find(is_ready)?).clone();
+        filled.into_iter().filter(is_ready).find_map(|learner| self.view_with(learner))
+    }
+
+    /// The next view, in which that learner is a member, instead of the one of its name. `None` where that
+    /// is the only member: nobody would be left who knows what it had promised. Others go before it then.
+    fn view_with(&self, learner: &Member) -> Option<View> {
         let is_successor = self.view.member_of(&learner.name).is_some();
         let cause = if is_successor { "upgrade" } else { "admission" };
         let mut next = self.view.successor(true, cause);
-        next.learners.retain(|other| *other != learner);
+        next.learners.retain(|other| other != learner);
         let is_namesake = |other: &mut Member| other.name == learner.name;
         let former = next.members.extract_if(.., is_namesake);
         let former = former.chain(next.learners.extract_if(.., is_namesake));
         next.absent.extend(former.collect::<Vec<_>>());
-        next.members.push(learner);
+        next.members.push(learner.clone());
         next.members.sort();
-        // Where that was the only member, nobody would be left who knows what it had promised.
         next.keeps_half_of(&self.view).then_some(next)
     }
 

@@ -90,13 +90,18 @@ impl Table {
         table.beats(40);
         let view = table.proposed().expect("n3 is here");
         assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
-        let epoch = view.epoch;
         table.enter(view, 50);
-        for lane in 0..LANES {
-            let counted = Event::Counted(epoch, Incarnation(3));
-            table.group.lane_event(lane, counted, at(60), &mut Unheard);
-        }
+        table.fills(3, 60);
         table
+    }
+
+    /// This node has filled that life.
+    fn fills(&mut self, life: u64, ms: u64) {
+        let counted = Event::Counted(self.group.view.epoch, Incarnation(life));
+        for lane in 0..LANES {
+            let todo = self.group.lane_event(lane, counted, at(ms), &mut Unheard);
+            self.todo.extend(todo);
+        }
     }
 
     /// An operator asks n1, which reaches these.
@@ -367,12 +372,8 @@ fn with_successor() -> Table {
     table.beats(40);
     let view = table.proposed().expect("it is here");
     assert_eq!((names(&view.members), names(&view.learners)), ("n1 n2 n3".into(), "n2".into()));
-    let epoch = view.epoch;
     table.enter(view, 50);
-    for lane in 0..LANES {
-        let counted = Event::Counted(epoch, Incarnation(12));
-        table.group.lane_event(lane, counted, at(60), &mut Unheard);
-    }
+    table.fills(12, 60);
     table
 }
 
@@ -422,14 +423,24 @@ fn the_place_of_the_only_member_is_not_taken() {
     table.group.meet(&heir, &[], &Dialect::default(), Some(Incarnation(1)), at(60), &mut Unheard);
     table.beats(70);
     let view = table.proposed().expect("it is filled");
-    let epoch = view.epoch;
     table.enter(view, 80);
-    for lane in 0..LANES {
-        let counted = Event::Counted(epoch, Incarnation(11));
-        table.group.lane_event(lane, counted, at(90), &mut Unheard);
-    }
+    table.fills(11, 90);
     table.beats(100);
     assert!(table.proposed().is_none(), "nobody would know what it had promised");
+    // Nor does it stand in the way of anybody else.
+    let again = Member { incarnation: Incarnation(22), ..node(2) };
+    table.others = vec![11, 22];
+    table.group.meet(&again, &[], &Dialect::default(), None, at(110), &mut Unheard);
+    table.beats(120);
+    let view = table.proposed().expect("n2 is back");
+    assert_eq!(names(&view.learners), "n1 n2");
+    table.enter(view, 130);
+    table.fills(11, 140);
+    table.fills(22, 140);
+    table.beats(150);
+    let view = table.proposed().expect("both are filled");
+    assert_eq!((names(&view.members), names(&view.learners)), ("n1 n2".into(), "n1".into()));
+    assert!(view.has_member(Incarnation(1)) && view.has_member(Incarnation(22)));
 }
 
 #[test]
