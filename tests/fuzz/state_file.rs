@@ -1,5 +1,8 @@
 //! Whatever is in the file of a voter: the node says that it is no good, or goes on with it; it does
 //! not panic, and what it writes it can read again.
+//!
+//! The consensus crate believes what lies behind a checksum that is right, and may panic over what it
+//! would never have written. So content that was made up is read, and taken for that of others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,10 +44,10 @@ impl Drop for Folder {
     }
 }
 
-async fn start(folder: &Path) -> Result<Membership, StartError> {
+async fn start(folder: &Path, cluster: &str) -> Result<Membership, StartError> {
     let options = Options {
         me: "a".into(),
-        cluster: "fuzzed".into(),
+        cluster: cluster.into(),
         voters: vec!["a".into(), "b".into()],
         state_dir: Some(folder.to_owned()),
         timing: Timing::default(),
@@ -59,17 +62,17 @@ fn sealed(content: &[u8]) -> Vec<u8> {
     [b"sessiond", &1u32.to_le_bytes()[..], &checksum, content].concat()
 }
 
-async fn found(file: &[u8]) {
+async fn found(file: &[u8], cluster: &str) {
     let folder = Folder::new();
     fs::create_dir_all(&folder.0).expect("a folder");
     fs::write(folder.0.join(FILE), file).expect("a file");
-    match start(&folder.0).await {
+    match start(&folder.0, cluster).await {
         Err(StartError::BadFile(..) | StartError::Foreign { .. }) => {}
         Err(other) => panic!("{other}"),
         Ok(membership) => {
             sleep(A_WHILE).await;
             membership.stop().await;
-            let again = start(&folder.0).await.map_err(|error| error.to_string());
+            let again = start(&folder.0, cluster).await.map_err(|error| error.to_string());
             again.expect("it reads what it has written").stop().await;
         }
     }
@@ -80,8 +83,10 @@ pub(crate) fn state_file(data: &[u8]) {
     let Some((&how, rest)) = data.split_first() else {
         return;
     };
-    let file = if how & 1 == 0 { rest.to_vec() } else { sealed(rest) };
+    let is_whole = how & 1 == 0;
+    let file = if is_whole { rest.to_vec() } else { sealed(rest) };
+    let cluster = if is_whole { "fuzzed" } else { "another" };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(found(&file));
+    runtime.expect("a runtime").block_on(found(&file, cluster));
 }
