@@ -393,6 +393,11 @@ impl<W> Node<W> {
         }
     }
 
+    /// Tells the other members what is committed, as far as that is news to them.
+    pub fn announce_commits<O: Outside<W>>(&self, out: &mut O) {
+        self.shards.iter().for_each(|shard| shard.lock().announce_commits(out));
+    }
+
     /// The slab class that an item is shown in.
     fn class_of(&self, key: Key<'_>, value_len: usize) -> u32 {
         self.sizes.class_of(key.bytes().len() + value_len) as u32

@@ -167,6 +167,10 @@ impl<W> Shard<W> {
         lane.tick(now.local, &mut items, out);
     }
 
+    pub(super) fn announce_commits<O: Outside<W>>(&mut self, out: &mut O) {
+        self.lane.announce_commits(out);
+    }
+
     /// A step of filling learners, or of being filled.
     pub(super) fn sync<O: Outside<W>>(&mut self, now: Now, out: &mut O) {
         let (lane, mut items) = self.split(now);

@@ -42,17 +42,6 @@ pub struct Load {
     pub bytes_max: usize,
 }
 
-/// What an outbox has for the present connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsent {
-    /// Nothing.
-    Nothing,
-    /// Messages that nobody waits for: they may go with the next that somebody does.
-    Patient,
-    /// At least one that somebody waits for.
-    Urgent,
-}
-
 /// So many messages were lost; a new session has begun, which needs a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -104,18 +93,6 @@ impl Outbox {
         let packet = self.waiting.get((self.sent - self.acked) as usize)?;
         self.sent += 1;
         Some(packet)
-    }
-
-    /// Whether something waits for the present connection, and whether that may wait on.
-    pub fn unsent(&self) -> Unsent {
-        let mut unsent = self.waiting.range((self.sent - self.acked) as usize..);
-        if unsent.len() == 0 {
-            Unsent::Nothing
-        } else if unsent.all(|packet| packet.is_patient) {
-            Unsent::Patient
-        } else {
-            Unsent::Urgent
-        }
     }
 
     /// The receiver has so much; what it says of another session is nothing.
@@ -207,7 +184,7 @@ impl Inbox {
 
 /// The memory that it keeps, about.
 fn weight(packet: &Packet) -> usize {
-    MESSAGE_BYTES + packet.frame.len()
+    MESSAGE_BYTES + packet.0.len()
 }
 
 #[cfg(test)]
@@ -218,11 +195,11 @@ mod tests {
 
     /// A message that can be told apart from the others.
     fn message(n: u64) -> Packet {
-        Packet { frame: n.to_le_bytes().to_vec().into(), is_patient: false }
+        Packet(n.to_le_bytes().to_vec().into())
     }
 
     fn number_of(packet: &Packet) -> u64 {
-        u64::from_le_bytes(packet.frame[..].try_into().unwrap())
+        u64::from_le_bytes(packet.0[..].try_into().unwrap())
     }
 
     /// One connection: what is on its way, and how the receiver counts.
@@ -347,22 +324,6 @@ mod tests {
         assert_eq!(outbox.resume(forgotten), Some(Err(Broken { messages: 1 })));
         assert_eq!(outbox.position(), Received { session: 2, up_to: 0 });
         assert_eq!(outbox.resume(forgotten), None);
-    }
-
-    #[test]
-    fn what_somebody_waits_for_takes_along_what_nobody_does() {
-        let mut outbox = Outbox::new(1, 1 << 20);
-        assert_eq!(outbox.unsent(), Unsent::Nothing);
-        outbox.push(Packet { is_patient: true, ..message(1) }).unwrap();
-        assert_eq!(outbox.unsent(), Unsent::Patient);
-        outbox.push(message(2)).unwrap();
-        outbox.push(Packet { is_patient: true, ..message(3) }).unwrap();
-        assert_eq!(outbox.unsent(), Unsent::Urgent);
-        assert_eq!(outbox.next_unsent().map(number_of), Some(1));
-        assert_eq!(outbox.next_unsent().map(number_of), Some(2));
-        assert_eq!(outbox.unsent(), Unsent::Patient);
-        assert_eq!(outbox.next_unsent().map(number_of), Some(3));
-        assert_eq!(outbox.unsent(), Unsent::Nothing);
     }
 
     #[test]

@@ -134,21 +134,15 @@ pub enum Message {
     Lane(u8, Epoch, LaneMessage),
 }
 
-/// A message as it goes over a connection. Copies share its bytes, whoever they go to.
+/// A message as it goes over a connection: what `encode` makes of it. Copies share its bytes, whoever
+/// they go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// What `encode` makes of the message.
-    pub frame: Bytes,
-    /// Nobody waits for it: it may go with the next that somebody waits for.
-    pub is_patient: bool,
-}
+pub struct Packet(pub Bytes);
 
 impl Packet {
     /// That message, ready to be sent, in a chunk with others.
     pub fn of(message: &Message, chunk: &mut Chunk) -> Self {
-        let frame = chunk.write(|out| encode(message, out));
-        let is_patient = matches!(message, Message::Lane(_, _, LaneMessage::CommitUpTo(_)));
-        Self { frame, is_patient }
+        Self(chunk.write(|out| encode(message, out)))
     }
 }
 

@@ -28,7 +28,7 @@ use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::Node;
-use crate::replication::link::{Broken, Inbox, Opened, Outbox, Unsent};
+use crate::replication::link::{Broken, Inbox, Opened, Outbox};
 use crate::replication::message::{self, Message, Purpose, Received};
 use crate::replication::{Hello, Incarnation};
 use crate::time::Millis;
@@ -37,9 +37,10 @@ use crate::time::Millis;
 const TICK: Duration = Duration::from_millis(50);
 /// How often they take a step for a node that joins, while one does.
 const SYNC_TICK: Duration = Duration::from_millis(5);
-/// News of commits goes with whatever else is said, but waits no longer than this for it: until it is
-/// there, a peer asks the owner for the value.
-const COMPANY: Duration = Duration::from_millis(5);
+/// The members learn of commits from the records that follow; where none does, within this.
+const NEWS: Duration = Duration::from_millis(5);
+/// So often others have their turn before what has come together is sent.
+const GATHER_TURNS: usize = 8;
 /// What has come over is told at least this often, if there was nothing to tell it with...
 const TELL: Duration = Duration::from_millis(50);
 /// ... and this often when nothing has, so that the peer knows that the connection lives.
@@ -118,11 +119,14 @@ pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
     let data = Rc::new(Data {
         greeting: Greeting::new(net, guard, &peers, Arc::clone(&node), Arc::clone(&links)),
         peers: RefCell::default(),
+        stirred: Notify::new(),
+        has_news: Cell::new(false),
         node,
         links,
     });
     let mut courier = data.courier();
     let (mut tick, mut sync_tick) = (ticks(TICK), ticks(SYNC_TICK));
+    let mut news = pin!(sleep(NEWS));
     loop {
         tokio::select! {
             Some((peer, queue)) = queues.recv() => {
@@ -137,6 +141,14 @@ pub(super) async fn run<N: Net>(node: Arc<Node<Waiter>>, group: Group<N>) {
                 clock::note_cpu_time(&data.node);
                 data.note_queues();
             }
+            () = data.stirred.notified(), if !data.has_news.get() => {
+                data.has_news.set(true);
+                news.set(sleep(NEWS));
+            }
+            () = &mut news, if data.has_news.get() => {
+                data.has_news.set(false);
+                data.node.announce_commits(&mut courier);
+            }
             _ = sync_tick.tick(), if data.node.is_syncing() => {
                 data.node.sync(data.links.now(&data.node), &mut courier);
             }
@@ -150,6 +162,10 @@ struct Data<N: Net> {
     links: Arc<Links>,
     greeting: Greeting<N>,
     peers: RefCell<Vec<Rc<Peer>>>,
+    /// Something was heard, so that something may be committed.
+    stirred: Notify,
+    /// That is known, and is told in a moment.
+    has_news: Cell<bool>,
 }
 
 /// The sessions with one life of a peer, both ways.
@@ -308,6 +324,9 @@ impl<N: Net> Data<N> {
             if !self.links.is_life(peer, life) {
                 return End::Closed;
             }
+            if !self.has_news.get() {
+                self.stirred.notify_one();
+            }
             let now = self.links.now(&self.node);
             loop {
                 let message = match incoming.next() {
@@ -449,7 +468,6 @@ impl<N: Net> Dialer<N> {
         let state = Rc::clone(&self.state);
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
         let (mut tell, mut is_time) = (ticks(TELL), false);
-        let (mut company, mut is_awaited) = (pin!(sleep(Duration::ZERO)), false);
         loop {
             if state.life.get() != Some(life) || !data.links.is_life(self.peer, life) {
                 return End::Wrong("a newer life of the peer has come");
@@ -458,11 +476,8 @@ impl<N: Net> Dialer<N> {
                 return End::Wrong("a new session has begun");
             }
             batch.clear();
-            self.take_parcels();
-            let unsent = state.outbox.borrow().unsent();
-            if is_time || unsent == Unsent::Urgent {
-                self.collect(&mut batch);
-            }
+            self.gather().await;
+            self.collect(&mut batch);
             if is_time {
                 self.tell(&mut batch);
             }
@@ -474,13 +489,8 @@ impl<N: Net> Dialer<N> {
                 self.spoke = data.links.local().0;
                 continue;
             }
-            if unsent == Unsent::Patient && !is_awaited {
-                is_awaited = true;
-                company.set(sleep(COMPANY));
-            }
             tokio::select! {
                 Some(parcel) = self.queue.recv() => data.keep(self.peer, &state, parcel),
-                () = &mut company, if is_awaited => (is_awaited, is_time) = (false, true),
                 _ = tell.tick() => is_time = true,
                 () = state.tell.notified() => is_time = true,
                 () = data.links.data_woken(self.peer) => {}
@@ -493,10 +503,30 @@ impl<N: Net> Dialer<N> {
         }
     }
 
-    fn take_parcels(&mut self) {
+    /// Takes what waits. Where that is more than one thing there is much to do, and a write costs as
+    /// much as many commands: then whoever is heard by now has a turn before it, so that what comes
+    /// of that goes along.
+    async fn gather(&mut self) {
+        let mut parcels = self.take_parcels();
+        for _ in 0..GATHER_TURNS {
+            if parcels < 2 {
+                return;
+            }
+            tokio::task::yield_now().await;
+            match self.take_parcels() {
+                0 => return,
+                more => parcels += more,
+            }
+        }
+    }
+
+    fn take_parcels(&mut self) -> usize {
+        let mut count = 0;
         while let Ok(parcel) = self.queue.try_recv() {
             self.data.keep(self.peer, &self.state, parcel);
+            count += 1;
         }
+        count
     }
 
     /// Everything that waits goes into one write, up to a bound.
@@ -506,7 +536,7 @@ impl<N: Net> Dialer<N> {
         while batch.len() < BATCH_BYTES
             && let Some(packet) = outbox.next_unsent()
         {
-            batch.extend_from_slice(&packet.frame);
+            batch.extend_from_slice(&packet.0);
         }
         // News of what has come over never goes alone, but for those told at their time.
         if !batch.is_empty()

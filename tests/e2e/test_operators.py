@@ -87,6 +87,8 @@ def test_isolated_reads_show_the_own_copy_where_that_is_allowed():
     with ready(new_group(["--isolated-reads", "stale"], TWO)) as (first, second):
         put(first, b"old")
         until_whole([first, second])
+        settled = "pending_keys 0"
+        wait_until(lambda: settled in ctl(first, "status").stdout.splitlines(), settled)
         second.freeze()
         wait_until(lambda: state(first) == "isolated", "isolated")
         assert held(first) == b"old"

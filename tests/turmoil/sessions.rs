@@ -96,7 +96,7 @@ async fn talk(stream: TcpStream, outbox: &RefCell<Outbox>, seen: &Shared) -> Res
             }
             _ = pace.tick() => loop {
                 let Some(packet) = outbox.borrow_mut().next_unsent().cloned() else { break };
-                writer.write_frame(&packet.frame).await?;
+                writer.write_frame(&packet.0).await?;
             },
         }
     }

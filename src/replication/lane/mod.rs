@@ -394,8 +394,9 @@ impl<W> Lane<W> {
         }
     }
 
-    /// Lets the members know what is committed, so that they may show it.
-    fn announce_commits<O: Outside<W>>(&mut self, out: &mut O) {
+    /// Lets the members know what is committed, so that they may show it, where no `Apply` has said so
+    /// since. Until then they ask its owner for a value, so this is for soon, and not for at once.
+    pub fn announce_commits<O: Outside<W>>(&mut self, out: &mut O) {
         if let Some(position) = self.stream.unannounced() {
             self.tell_receivers(LaneMessage::CommitUpTo(position), out);
         }
@@ -549,9 +550,6 @@ impl<W> Lane<W> {
         self.stream.advance(&mut self.pending);
         while let Some(answer) = self.stream.next_answer() {
             self.give(answer, out);
-        }
-        if self.stream.is_news() {
-            self.announce_commits(out);
         }
     }
 

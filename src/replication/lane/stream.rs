@@ -131,11 +131,6 @@ impl Outgoing {
         }
     }
 
-    /// Whether everything is committed, and somebody does not know it yet.
-    pub(super) fn is_news(&self) -> bool {
-        self.committed == self.appended && self.announced < self.committed
-    }
-
     /// Those that have not acknowledged anything for so long although there is something.
     pub(super) fn standing(&mut self, for_ms: u64, now: Millis) -> Vec<Incarnation> {
         let mut standing = Vec::new();

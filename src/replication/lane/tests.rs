@@ -325,6 +325,10 @@ impl Wire {
                 self.deliver(from.0, to.0);
             }
             self.sync();
+            let nodes: Vec<u64> = self.lanes.keys().map(|life| life.0).collect();
+            nodes
+                .into_iter()
+                .for_each(|n| self.with(n, |lane, _, post| lane.announce_commits(post)));
         }
     }
 
