@@ -5,6 +5,7 @@ use crate::crowd;
 use crate::failure::Failure;
 use crate::group;
 use crate::instructions;
+use crate::members;
 use crate::memory;
 use crate::options::Options;
 use crate::plot::Chart;
@@ -32,6 +33,7 @@ pub(crate) fn measure(options: &Options, programs: &Programs) -> Result<Extras, 
     }
     if options.wants_replicated() {
         extras.add(sections::replicated(&replicated::compare(programs, options.pace())?));
+        extras.add(sections::members(&members::measure(programs, options.pace())?));
     }
     if options.wants_rejoin() {
         extras.add(sections::rejoin(&rejoin::measure(&programs.sessiond, options.quick)?));

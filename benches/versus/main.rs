@@ -21,6 +21,7 @@ mod interrupt;
 mod load;
 mod machine;
 mod markdown;
+mod members;
 mod memory;
 mod options;
 mod plot;

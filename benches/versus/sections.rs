@@ -3,6 +3,7 @@
 use crate::crowd::{Activity, Crowd, Stage};
 use crate::histogram::Histogram;
 use crate::instructions::Counted;
+use crate::members::Members;
 use crate::memory::{Filled, LIMIT_MIB};
 use crate::promise;
 use crate::redis;
@@ -133,6 +134,31 @@ pub(crate) fn group(comparisons: &[Comparison]) -> String {
          One node of a group beside a single node, both sessiond. All three nodes run on one core, the \
          generator on the other: the latency of a set has the work of three in it. CPU is that of the node \
          that is asked. \"alone\" is one connection instead of fifty.\n\n{table}"
+    )
+}
+
+/// What the way of a set costs, and a member that is slow.
+pub(crate) fn members(measured: &Members) -> String {
+    let mut ways = Table::new(["one connection, set 1 KiB", "p50 us", "p99 us"]);
+    let each = [("at the key's owner", &measured.own), ("forwarded", &measured.forwarded)];
+    for (name, latencies) in each {
+        let quantile = |share| format!("{:.0}", latencies.quantile_us(share));
+        ways.push([name.to_owned(), quantile(0.5), quantile(0.99)]);
+    }
+    let mut slow = Table::new(["48 connections, set 1 KiB", "sets/s", "p50 us", "p99 us"]);
+    let each = [("all members", &measured.all_fast), ("one is slow", &measured.one_slow)];
+    for (name, sample) in each {
+        slow.push([
+            name.to_owned(),
+            format!("{:.0}", sample.units_per_s),
+            format!("{:.0}", sample.p50_us),
+            format!("{:.0}", sample.p99_us),
+        ]);
+    }
+    format!(
+        "## Owners, and slow members\n\n\
+         The same group of three. A set of a key that another node owns goes there first. The slow member, which \
+         no client asks, stands still for 10 ms of each 20: no set is confirmed without it.\n\n{ways}\n{slow}"
     )
 }
 

@@ -330,6 +330,7 @@ impl<W> Lane<W> {
                 Ok(())
             }
             LaneMessage::FwdDone(done) => {
+                self.learn_commit(from, done.counter);
                 self.finish(done, out);
                 Ok(())
             }
@@ -495,6 +496,14 @@ impl<W> Lane<W> {
         let apply = Apply { position, committed, record, answered };
         self.tell_receivers(LaneMessage::Apply(apply), out);
         self.commit(out);
+    }
+
+    /// An owner reports what is committed: clients of this node may see what they have done.
+    fn learn_commit(&mut self, owner: Incarnation, counter: u64) {
+        let request = RequestId { origin: self.options.me, counter };
+        if let Some(incoming) = self.incoming.get_mut(&owner) {
+            incoming.commit_request(request, &mut self.pending);
+        }
     }
 
     fn finish<O: Outside<W>>(&mut self, done: FwdDone, out: &mut O) {

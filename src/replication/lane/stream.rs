@@ -242,6 +242,14 @@ impl Incoming {
         }
     }
 
+    /// The record that this request led to is committed, and so are those before it.
+    pub(super) fn commit_request(&mut self, request: RequestId, pending: &mut Pending) {
+        let is_of = |entry: &Entry| entry.answered.as_ref().is_some_and(|it| it.request == request);
+        if let Some(place) = self.entries.iter().position(is_of) {
+            self.commit(self.committed + place as u64 + 1, pending);
+        }
+    }
+
     pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }

@@ -554,6 +554,23 @@ fn what_is_not_everywhere_yet_is_shown_to_nobody() {
 }
 
 #[test]
+fn a_client_sees_at_once_what_it_has_done_at_another_node() {
+    let owner = owner(&[1, 2, 3]);
+    let [asked, other] = others(owner);
+    let mut wire = Wire::new(&[1, 2, 3]);
+    wire.install(&view(1, &[1, 2, 3], &[]));
+    wire.settle();
+    wire.mutate(asked, 1, set(b"v"));
+    // Nobody has told yet what is committed, but for the answer.
+    while let Some((from, to)) = wire.next_pair() {
+        wire.deliver(from.0, to.0);
+    }
+    assert!(wire.may_read(owner) && wire.may_read(asked) && !wire.may_read(other));
+    wire.settle();
+    assert!(wire.may_read(other));
+}
+
+#[test]
 fn what_came_over_is_shown_when_all_go_on() {
     let owner = owner(&[1, 2, 3]);
     let [near, far] = others(owner);
