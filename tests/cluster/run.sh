@@ -142,5 +142,11 @@ done
 
 # Until Ctrl-C, or until nobody is left.
 wait
+# Bash can miss a signal that comes while it begins to wait; the nodes do not.
+told=0
+for name in "${names[@]}"; do
+    if grep -q 'stopping the server signal=' "$logs/$name"; then told=$((told + 1)); fi
+done
 stop_all
+if [ "$told" -eq "${#names[@]}" ]; then exit 0; fi
 exit 1
