@@ -469,6 +469,8 @@ impl<N: Net> Dialer<N> {
         let (mut batch, mut nothing) = (Vec::new(), [0; 1]);
         let (mut tell, mut is_time) = (ticks(TELL), false);
         loop {
+            self.gather().await;
+            // Not before: what was gathered may have been for another life or session.
             if state.life.get() != Some(life) || !data.links.is_life(self.peer, life) {
                 return End::Wrong("a newer life of the peer has come");
             }
@@ -476,7 +478,6 @@ impl<N: Net> Dialer<N> {
                 return End::Wrong("a new session has begun");
             }
             batch.clear();
-            self.gather().await;
             self.collect(&mut batch);
             if is_time {
                 self.tell(&mut batch);

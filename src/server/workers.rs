@@ -12,13 +12,12 @@ use std::thread;
 use tokio::runtime::{self, Handle, LocalOptions, LocalRuntime};
 use tokio::sync::oneshot;
 
+use super::courier::Waiter;
 use super::handover::Passed;
 use super::listener::{Bound, Listener};
 use super::net::Tcp;
 use super::{Options, Shared, StartError, accept, clock, data};
 use crate::node::Node;
-
-use super::courier::Waiter;
 
 /// What one of them has to do.
 #[derive(Default)]
