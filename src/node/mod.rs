@@ -29,6 +29,7 @@ use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
+pub use ahead::LOOK_AHEAD;
 pub use connections::{Ending, Endpoint, Socket};
 pub use credentials::Credentials;
 pub use session::{Session, Step};

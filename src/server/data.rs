@@ -27,11 +27,11 @@ use super::guard::Guard;
 use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
 use super::net::{Net, Stream, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
-use crate::node::Node;
+use crate::node::{LOOK_AHEAD, Node};
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
 use crate::replication::message::{self, Message, Purpose, Received};
 use crate::replication::{Hello, Incarnation};
-use crate::time::Millis;
+use crate::time::{Millis, Now};
 
 /// How often the shards are told that time has passed.
 const TICK: Duration = Duration::from_millis(50);
@@ -310,12 +310,12 @@ impl<N: Net> Data<N> {
         &self,
         peer: usize,
         life: Incarnation,
-        Received { session, mut up_to }: Received,
+        mut at: Received,
         mut incoming: Incoming<Channel<N::Stream>>,
         courier: &mut Courier,
     ) -> End {
         let state = self.peer(peer);
-        let mut untold = 0;
+        let (mut untold, mut messages) = (0, Vec::with_capacity(LOOK_AHEAD));
         loop {
             match incoming.read().await {
                 Ok(bytes) => untold += bytes,
@@ -329,25 +329,18 @@ impl<N: Net> Data<N> {
             }
             let now = self.links.now(&self.node);
             loop {
-                let message = match incoming.next() {
-                    Ok(Some(message)) => message,
-                    Ok(None) => break,
-                    Err(end) => return end,
-                };
-                match message {
-                    Message::Received(received) => state.outbox.borrow_mut().received(received),
-                    Message::Lane(..) => {
-                        up_to += 1;
-                        match state.inbox.borrow_mut().take(session, up_to) {
-                            Ok(true) => {}
-                            Ok(false) => continue,
-                            Err(_) => return End::Wrong("a message is missing"),
-                        }
-                        if let Err(rule) = self.node.receive(life, message, now, courier) {
-                            return End::Wrong(rule.0);
-                        }
+                let some = incoming.next_some(LOOK_AHEAD, &mut messages);
+                self.node.look_ahead(&messages);
+                let is_over = messages.is_empty();
+                for message in messages.drain(..) {
+                    if let Err(end) = self.pass_on(message, &state, life, &mut at, now, courier) {
+                        return end;
                     }
-                    _ => return End::Wrong("a message that has no place on a link of data"),
+                }
+                match some {
+                    Ok(()) if is_over => break,
+                    Ok(()) => {}
+                    Err(end) => return end,
                 }
             }
             if untold >= UNTOLD_BYTES {
@@ -355,6 +348,31 @@ impl<N: Net> Data<N> {
                 state.tell.notify_one();
             }
         }
+    }
+
+    /// One message of a peer; `at` is how much of its session has come over.
+    fn pass_on(
+        &self,
+        message: Message,
+        state: &Peer,
+        life: Incarnation,
+        at: &mut Received,
+        now: Now,
+        courier: &mut Courier,
+    ) -> Result<(), End> {
+        match message {
+            Message::Received(received) => state.outbox.borrow_mut().received(received),
+            Message::Lane(..) => {
+                at.up_to += 1;
+                let taken = state.inbox.borrow_mut().take(at.session, at.up_to);
+                if taken.map_err(|_| End::Wrong("a message is missing"))? {
+                    let received = self.node.receive(life, message, now, courier);
+                    received.map_err(|rule| End::Wrong(rule.0))?;
+                }
+            }
+            _ => return Err(End::Wrong("a message that has no place on a link of data")),
+        }
+        Ok(())
     }
 }
 

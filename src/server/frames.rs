@@ -92,4 +92,18 @@ impl<S: Stream> Incoming<S> {
             }
         }
     }
+
+    /// Several of them at once, up to a bound; an error comes behind those before it.
+    pub(super) fn next_some(
+        &mut self,
+        most: usize,
+        messages: &mut Vec<Message>,
+    ) -> Result<(), End> {
+        while messages.len() < most
+            && let Some(message) = self.next()?
+        {
+            messages.push(message);
+        }
+        Ok(())
+    }
 }

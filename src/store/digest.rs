@@ -4,6 +4,7 @@
 //! Kept up to date with each change, so that it is exact at any moment and nobody has to walk for
 //! it. It covers what is in memory: what is over and not swept yet is in it. Knows nothing of owners.
 
+use prefetch_index::prefetch_index;
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
 
@@ -21,6 +22,11 @@ impl Digests {
     /// Those of an empty store.
     pub(super) fn new() -> Self {
         Self(vec![Digest::default(); SLOTS].into_boxed_slice())
+    }
+
+    /// Brings near what a change of that key's item will change.
+    pub(super) fn bring(&self, key: Key<'_>) {
+        prefetch_index(&self.0[..], key.hash().slot());
     }
 
     fn add(&mut self, key: &[u8], header: &Header) {

@@ -205,6 +205,14 @@ impl Store {
         Place { hash, guess: None }
     }
 
+    /// The same where the item is about to change.
+    pub fn bring_entry_to_change(&self, key: Key<'_>) -> Place {
+        if let Some(digests) = &self.digests {
+            digests.bring(key);
+        }
+        self.bring_entry(key)
+    }
+
     /// Brings near what it will look at then.
     pub fn bring_item(&self, place: &mut Place) {
         place.guess = self.index.guess(place.hash);
