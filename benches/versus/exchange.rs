@@ -104,6 +104,11 @@ impl Draft<'_, '_> {
         *self.fresh - 1
     }
 
+    /// Each item in its turn.
+    pub(crate) fn next_item(&mut self) -> usize {
+        self.new_item() % self.dataset.items()
+    }
+
     /// True this often.
     pub(crate) fn percent(&mut self, percent: usize) -> bool {
         self.random.within(0..100) < percent

@@ -1,17 +1,18 @@
 //! What a set costs that is on three machines before it is confirmed: a group of three beside a single
 //! node, and beside a Redis with two replicas and `WAIT 2`.
 //!
-//! All processes share a core. Clients of the group are spread over its nodes, so two sets of three
+//! All of them hold all items before. All processes share a core. Clients of the group are spread over its nodes, so two sets of three
 //! are forwarded; those of Redis all talk to the master, as they have to.
 
 use crate::dataset::Dataset;
 use crate::failure::Failure;
 use crate::group::NODES;
+use crate::load::{Extent, Load};
 use crate::options::Pace;
 use crate::redis;
 use crate::rounds::{Contender, Programs, Ratio, Sample};
 use crate::server::{Server, Setup};
-use crate::workloads::{REDIS_WORKLOADS, REPLICATED_WORKLOADS, Workload};
+use crate::workloads::{REDIS_WORKLOADS, REPLICATED_PRELOAD, REPLICATED_WORKLOADS, Workload};
 
 /// The medians of all rounds, and what they are beside each other.
 pub(crate) struct Replicated {
@@ -46,6 +47,10 @@ fn compare_one(
     let group = programs.sessiond.start_group(NODES, &setup)?;
     let redis = if redis::version().is_some() { redis::start()? } else { Vec::new() };
     let (single, group, redis) = (of(&single), of(&group), of(&redis));
+    let [preload, redis_preload] = &REPLICATED_PRELOAD;
+    fill(preload, &dataset, &single)?;
+    fill(preload, &dataset, &group)?;
+    fill(redis_preload, &dataset, redis.get(..1).unwrap_or_default())?;
     let mut contenders = vec![
         Contender::new(workload, &dataset, &single, &single)?,
         Contender::new(workload, &dataset, &group, &group)?,
@@ -67,6 +72,15 @@ fn compare_one(
         group: median(&rounds[1]),
         redis: rounds.get(2).map(|redis| beside(redis, &rounds[1])),
     })
+}
+
+/// A set of a new item costs more than one of an item that is there, so that rounds would not be alike.
+fn fill(workload: &'static Workload, dataset: &Dataset, asked: &[&Server]) -> Result<(), Failure> {
+    if !asked.is_empty() {
+        let each_once = Extent::Cycles(dataset.items() as u64);
+        Load::open(workload, dataset, asked)?.run(each_once)?;
+    }
+    Ok(())
 }
 
 fn of(servers: &[Server]) -> Vec<&Server> {

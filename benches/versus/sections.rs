@@ -201,7 +201,7 @@ pub(crate) fn replicated(all: &[Replicated]) -> String {
     });
     format!(
         "## Sets that are on three nodes\n\n\
-         One worker thread for each node, all processes on one core, the generator on the other. Redis: a \
+         One worker thread for each node, all processes on one core, the generator on the other; all hold all items before. Redis: a \
          master and two replicas, nothing on disk, SET and WAIT 2 0 in one write ({redis}). Clients of the \
          group are spread over its nodes.\n\n{table}"
     )

@@ -107,6 +107,12 @@ pub(crate) static REDIS_WORKLOADS: &[Workload] = &[
     Workload { name: "redis-set-wait-1k", steps: &[redis_set], connections: 48, ..USUAL },
 ];
 
+/// Stores all items in a group, and in Redis, before anything is measured.
+pub(crate) static REPLICATED_PRELOAD: [Workload; 2] = [
+    Workload { name: "replicated-preload", steps: &[set_next], ..USUAL },
+    Workload { name: "redis-preload", steps: &[redis_set_next], ..USUAL },
+];
+
 /// Every workload, in the order they run.
 pub(crate) static WORKLOADS: &[Workload] = &[
     Workload { name: "get-1k", steps: &[mostly_get::<90>], ..USUAL },
@@ -222,6 +228,16 @@ fn set(draft: &mut Draft<'_, '_>) {
 
 fn redis_set(draft: &mut Draft<'_, '_>) {
     let item = draft.item();
+    draft.redis_set(item);
+}
+
+fn set_next(draft: &mut Draft<'_, '_>) {
+    let item = draft.next_item();
+    draft.set(item);
+}
+
+fn redis_set_next(draft: &mut Draft<'_, '_>) {
+    let item = draft.next_item();
     draft.redis_set(item);
 }
 
