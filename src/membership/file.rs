@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::StartError;
 use super::image::{Flush, Image, Keeper};
+use super::{StartError, sound};
 
 const FILE: &str = "membership";
 const DRAFT: &str = "membership.new";
@@ -78,6 +78,8 @@ impl Folder {
         if content.name != self.name {
             return Err(StartError::Foreign { path, found: content.name, what: "node" });
         }
+        // A checksum says that it is what was written, not that it can be true.
+        sound::check(&content.image, &self.name).map_err(bad)?;
         Ok(Some(content.image))
     }
 
@@ -207,6 +209,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::membership::types::{Binding, Founding, LogId};
+
+    #[test]
+    fn a_file_that_contradicts_itself_is_refused_whole() {
+        let path = std::env::temp_dir().join(format!("sessiond-file-{}", std::process::id()));
+        let folder = Folder::open(&path, "group", "a").unwrap();
+        let founding = Founding { number: 1, random: 1 };
+        let image = Image::new(Binding { founding, founder: "a".into(), id: 1 });
+        folder.write(&folder.encode(&image).unwrap()).unwrap();
+        assert_eq!(folder.load().unwrap(), Some(image.clone()));
+
+        let wrong = Image { committed: Some(LogId::default()), ..image };
+        folder.write(&folder.encode(&wrong).unwrap()).unwrap();
+        let told = folder.load().unwrap_err().to_string();
+        let mend = "move it away, and this node comes back as a new voter";
+        let why = "more is agreed than its log holds";
+        let file = path.join(FILE);
+        assert_eq!(told, format!("{} cannot be used: {why}; {mend}", file.display()));
+        fs::remove_dir_all(path).unwrap();
+    }
 
     proptest! {
         #[test]

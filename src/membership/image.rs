@@ -59,6 +59,28 @@ impl Image {
         self.vote.is_none_or(|vote| vote.leader_id().voted_for() == Some(id))
     }
 
+    /// Keeps a snapshot, unless it is older than the one that is there: one that was being built may
+    /// be overtaken by one of the leader.
+    pub(super) fn keep_snapshot(&mut self, meta: SnapshotMeta, value: Option<Bytes>) {
+        if self.covered() <= meta.last_log_id {
+            self.snapshot = Some((meta, value));
+        }
+    }
+
+    /// Drops entries up to this one, as far as a snapshot has them. The crate also purges before it
+    /// has the snapshot installed: a file of that moment would have neither.
+    pub(super) fn purge(&mut self, upto: LogId) {
+        if self.covered() >= Some(upto) && self.purged < Some(upto) {
+            self.log = self.log.split_off(&(upto.index + 1));
+            self.purged = Some(upto);
+        }
+    }
+
+    /// Up to where there is a snapshot.
+    pub(super) fn covered(&self) -> Option<LogId> {
+        self.snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id)
+    }
+
     fn last(&self) -> Option<LogId> {
         self.log.last_key_value().map(|(_, entry)| entry.log_id).or(self.purged)
     }
@@ -196,10 +218,7 @@ impl RaftLogStorage<Types> for Keeper {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.change(|image| {
-            image.log = image.log.split_off(&(log_id.index + 1));
-            image.purged = Some(log_id);
-        });
+        self.change(|image| image.purge(log_id));
         // What is purged is in the snapshot: should the old file come back, nothing is lost.
         Ok(())
     }

@@ -12,6 +12,7 @@ mod image;
 mod network;
 mod register;
 mod seat;
+mod sound;
 mod types;
 mod wire;
 

@@ -103,7 +103,11 @@ impl RaftStateMachine<Types> for Register {
         meta: &SnapshotMeta,
         snapshot: Box<Option<Bytes>>,
     ) -> Result<(), StorageError> {
-        self.keeper.change(|image| image.snapshot = Some((meta.clone(), (*snapshot).clone())));
+        self.keeper.change(|image| {
+            image.keep_snapshot(meta.clone(), (*snapshot).clone());
+            // With it, and not after it: what is left of the log may not fit to it.
+            meta.last_log_id.into_iter().for_each(|last| image.purge(last));
+        });
         self.keeper.flush().await.map_err(no_snapshot)?;
         self.replace(meta, *snapshot);
         Ok(())
@@ -125,7 +129,7 @@ pub(super) struct Builder {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let (meta, value) = (self.meta.clone(), self.value.clone());
-        self.keeper.change(|image| image.snapshot = Some((meta, value)));
+        self.keeper.change(|image| image.keep_snapshot(meta, value));
         self.keeper.flush().await.map_err(no_snapshot)?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(self.value.clone()) })
     }

@@ -18,6 +18,7 @@ pub(super) type Raft = openraft::Raft<Types>;
 pub(super) type Entry = openraft::Entry<Types>;
 pub(super) type LogId = openraft::LogId<u64>;
 pub(super) type Vote = openraft::Vote<u64>;
+pub(super) type LeaderId = openraft::LeaderId<u64>;
 pub(super) type Seats = openraft::StoredMembership<u64, Box<str>>;
 pub(super) type SnapshotMeta = openraft::SnapshotMeta<u64, Box<str>>;
 pub(super) type Snapshot = openraft::Snapshot<Types>;

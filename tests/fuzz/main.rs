@@ -49,3 +49,18 @@ fn handshakes() {
 fn state_files() {
     replay("state_file", state_file::state_file);
 }
+
+/// Each byte of a file that a node wrote is another one, behind a checksum that is right: the numbers
+/// in it contradict each other then, more often than not.
+#[test]
+fn state_files_that_contradict_themselves() {
+    for written in ["alone_sealed", "two_sealed"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/state_file");
+        let written = fs::read(folder.join(written)).expect("a file of a node");
+        for (at, change) in (1..written.len()).flat_map(|at| [(at, 1), (at, 0x7f)]) {
+            let mut file = written.clone();
+            file[at] ^= change;
+            state_file::state_file(&file);
+        }
+    }
+}

@@ -1,12 +1,14 @@
 //! Whatever is in the file of a voter: the node says that it is no good, or goes on with it; it does
 //! not panic, and what it writes it can read again.
 //!
-//! The consensus crate believes what lies behind a checksum that is right, and may panic over what it
-//! would never have written. So content that was made up is read, and taken for that of others.
+//! The consensus crate believes what it is given, and panics over what it would never have written, in
+//! a task of its own. So panics are counted, wherever they are caught.
 
+use std::cell::Cell;
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,10 +46,25 @@ impl Drop for Folder {
     }
 }
 
-async fn start(folder: &Path, cluster: &str) -> Result<Membership, StartError> {
+thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
+
+/// Under libFuzzer, whose hook ends the process, none gets so far.
+fn count_panics() {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.with(|panics| panics.set(panics.get() + 1));
+            before(info);
+        }));
+    });
+    PANICS.set(0);
+}
+
+async fn start(folder: &Path) -> Result<Membership, StartError> {
     let options = Options {
         me: "a".into(),
-        cluster: cluster.into(),
+        cluster: "fuzzed".into(),
         voters: vec!["a".into(), "b".into()],
         state_dir: Some(folder.to_owned()),
         timing: Timing::default(),
@@ -62,17 +79,18 @@ fn sealed(content: &[u8]) -> Vec<u8> {
     [b"sessiond", &1u32.to_le_bytes()[..], &checksum, content].concat()
 }
 
-async fn found(file: &[u8], cluster: &str) {
+async fn found(file: &[u8]) {
     let folder = Folder::new();
     fs::create_dir_all(&folder.0).expect("a folder");
     fs::write(folder.0.join(FILE), file).expect("a file");
-    match start(&folder.0, cluster).await {
+    match start(&folder.0).await {
         Err(StartError::BadFile(..) | StartError::Foreign { .. }) => {}
         Err(other) => panic!("{other}"),
         Ok(membership) => {
+            membership.propose(Bytes::from_static(b"new"));
             sleep(A_WHILE).await;
             membership.stop().await;
-            let again = start(&folder.0, cluster).await.map_err(|error| error.to_string());
+            let again = start(&folder.0).await.map_err(|error| error.to_string());
             again.expect("it reads what it has written").stop().await;
         }
     }
@@ -85,8 +103,9 @@ pub(crate) fn state_file(data: &[u8]) {
     };
     let is_whole = how & 1 == 0;
     let file = if is_whole { rest.to_vec() } else { sealed(rest) };
-    let cluster = if is_whole { "fuzzed" } else { "another" };
+    count_panics();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(found(&file, cluster));
+    runtime.expect("a runtime").block_on(found(&file));
+    assert_eq!(PANICS.get(), 0, "a task has panicked");
 }
