@@ -108,6 +108,8 @@ fn commands(standing: &Standing<'_>, out: &mut Exposition) {
         out.counter("sessiond_relayed_commands_total", "Commands that other nodes had to decide.");
     relayed.labelled(&[("kind", "read")], backlog.relayed_reads);
     relayed.labelled(&[("kind", "write")], backlog.asked - backlog.relayed_reads);
+    out.gauge("sessiond_early_bytes", "Kept of messages whose view is not there yet.")
+        .value(backlog.early_bytes);
     out.counter(
         "sessiond_local_evictions_total",
         "Items of others dropped here for lack of memory.",

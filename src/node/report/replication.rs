@@ -175,6 +175,7 @@ fn commands(standing: &Standing<'_>, out: &mut Vec<u8>) {
     reply::stat(out, "ever_held", backlog.ever_held);
     reply::stat(out, "asked_others", backlog.asked);
     reply::stat(out, "relayed_reads", backlog.relayed_reads);
+    reply::stat(out, "early_bytes", backlog.early_bytes);
     reply::stat(out, "local_evictions", backlog.local_evictions);
     reply::stat(out, "expired_commands", backlog.expired);
     reply::stat(out, "write_timeouts", totals.write_timeouts);

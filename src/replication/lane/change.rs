@@ -350,16 +350,4 @@ impl<W> Lane<W> {
         self.commit(out);
         self.events.push(Event::Settled(self.view.epoch));
     }
-
-    /// Takes up messages that came before their view.
-    fn replay<I: Items, O: Outside<W>>(
-        &mut self,
-        items: &mut I,
-        out: &mut O,
-    ) -> Result<(), Violation> {
-        for (from, epoch, message) in std::mem::take(&mut self.early) {
-            self.receive(from, epoch, message, items, out)?;
-        }
-        Ok(())
-    }
 }

@@ -62,6 +62,8 @@ pub struct Backlog {
     pub held: u64,
     /// Commands that could not be given to anybody when they came, from the start on.
     pub ever_held: u64,
+    /// Kept of messages whose view is not there yet.
+    pub early_bytes: u64,
     /// Items of other owners that had to go here for lack of memory, from the start on.
     pub local_evictions: u64,
     /// Commands of other nodes that came when nobody waited for them any more, from the start on.
@@ -77,6 +79,7 @@ impl Backlog {
         self.relayed_reads += other.relayed_reads;
         self.held += other.held;
         self.ever_held += other.ever_held;
+        self.early_bytes += other.early_bytes;
         self.local_evictions += other.local_evictions;
         self.expired += other.expired;
     }

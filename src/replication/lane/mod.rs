@@ -6,6 +6,7 @@
 
 mod change;
 mod detour;
+mod early;
 mod figures;
 mod learn;
 mod lifetime;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 use self::change::{Carried, Change};
 use self::detour::Detours;
+use self::early::Early;
 pub use self::figures::{Backlog, SyncFigures};
 use self::learn::{Joining, Learning};
 use self::lifetime::Pulse;
@@ -114,7 +116,7 @@ pub struct Lane<W> {
     /// Answers that no commit proves and no lease proved when their time came.
     unproven: Vec<Answer>,
     /// Messages of epochs that are not active here yet.
-    early: Vec<(Incarnation, Epoch, LaneMessage)>,
+    early: Early,
     lost: Lost,
     /// By learner, what it gets from here.
     fillings: BTreeMap<Incarnation, Filling>,
@@ -162,7 +164,7 @@ impl<W> Lane<W> {
             results: Results::default(),
             unchanged: BTreeMap::new(),
             unproven: Vec::new(),
-            early: Vec::new(),
+            early: Early::default(),
             events: Vec::new(),
             lost: Lost::default(),
             fillings: BTreeMap::new(),
@@ -219,7 +221,8 @@ impl<W> Lane<W> {
     /// How much it has to do.
     pub fn backlog(&self) -> Backlog {
         let (pending, waiting) = (self.pending.len() as u64, self.requests.len() as u64);
-        Backlog { pending, waiting, held: self.requests.held(), ..self.backlog }
+        let (held, early_bytes) = (self.requests.held(), self.early.bytes());
+        Backlog { pending, waiting, held, early_bytes, ..self.backlog }
     }
 
     /// How many records of this lane's stream each receiver has not acknowledged.
@@ -306,7 +309,7 @@ impl<W> Lane<W> {
         }
         let waits = epoch > self.newest_epoch() || (self.change.is_some() && !is_flush);
         if waits && (self.options.rules.epoch_buffer || self.role != Role::Member) {
-            self.early.push((from, epoch, message));
+            self.early.keep(from, epoch, message);
             return Ok(());
         }
         self.receive_current(from, message, items, out)

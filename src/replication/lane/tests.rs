@@ -519,6 +519,31 @@ fn messages_of_another_epoch_are_dropped_or_kept_for_their_time() {
 }
 
 #[test]
+fn what_comes_before_its_view_is_counted_and_none_of_it_is_lost() {
+    let mut wire = Wire::new(&[1, 9]);
+    wire.install(&view(1, &[1], &[]));
+    wire.settle();
+    let early = |wire: &Wire| wire.lanes[&life(9)].0.backlog().early_bytes;
+    assert_eq!(early(&wire), 0);
+    // The member sends to its learner, which has not heard of the view.
+    let next = view(2, &[1], &[9]);
+    wire.enter(1, &next);
+    wire.settle();
+    let before = early(&wire);
+    let value = [b'x'; 1000];
+    (0..10).for_each(|waiter| wire.mutate(1, waiter, set(&value)));
+    wire.settle();
+    let came = early(&wire) - before;
+    assert!((10_000..14_000).contains(&came), "{came}");
+    assert_eq!(wire.value(9), None);
+    wire.enter(9, &next);
+    assert_eq!(early(&wire), 0);
+    wire.settle();
+    assert_eq!(wire.value(9), Some(&value[..]));
+    assert!(wire.lanes[&life(1)].0.stream.counts(life(9)), "it is filled");
+}
+
+#[test]
 fn a_gap_and_a_false_ack_break_the_link() {
     let mut wire = Wire::new(&[1, 2]);
     wire.install(&view(1, &[1, 2], &[]));
