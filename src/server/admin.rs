@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Duration, sleep, timeout};
 
-use super::courier::Waiter;
+use super::courier::{Links, Waiter};
 use super::listener::{self, Sharing};
 use super::{StartError, clock, new_runtime};
 use crate::exposition::{self, Exposition};
@@ -54,8 +54,9 @@ pub(super) struct Sources {
     pub(super) node: Arc<Node<Waiter>>,
     /// Where the log of views stands; a single node has none.
     pub(super) log: Option<watch::Receiver<Status>>,
-    /// The node has nothing to tell then: only the log has.
+    /// The node has nothing to tell then: only the log and the links have.
     pub(super) is_witness: bool,
+    pub(super) links: Arc<Links>,
 }
 
 impl Bound {
@@ -147,7 +148,7 @@ impl Sources {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let mut out = Exposition::default();
         if self.is_witness {
-            self.node.metrics_of_witness(&mut out);
+            self.node.metrics_of_witness(&self.links.dialects(), &mut out);
         } else {
             self.node.metrics(clock::now(&self.node), &mut out);
         }

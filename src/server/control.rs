@@ -261,6 +261,7 @@ impl<N: Net> Control<N> {
 
     fn meet(&self, peer: usize, hello: &Hello, courier: &mut Courier) {
         self.links.set_witness(peer, hello.is_witness);
+        self.links.set_speaks(peer, hello.speaks);
         self.links.meet(peer, hello.incarnation);
         self.note_standing(peer, hello);
         if self.is_witness {

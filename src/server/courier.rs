@@ -4,6 +4,7 @@
 //! bounds are kept behind the queues, by the tasks that empty them at once.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::iter;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use crate::chunk::Chunk;
 use crate::node::{Host, Node};
 use crate::record::Outcome;
 use crate::replication::message::{Beside, Packet};
-use crate::replication::{Incarnation, LogWish, Message, Outside, Roster};
+use crate::replication::{Dialect, Incarnation, LogWish, Message, Outside, Roster};
 use crate::time::{Millis, Now};
 
 /// How a client's task learns the outcome of its command.
@@ -62,6 +63,8 @@ struct Link {
     life: AtomicU64,
     /// That life only votes: there is no data to send it.
     is_witness: AtomicBool,
+    /// What that life speaks.
+    speaks: watch::Sender<Option<Dialect>>,
     /// Where it is to be reached, as long as it is of the group.
     address: watch::Sender<Option<SocketAddr>>,
     control: Way<Letter>,
@@ -126,6 +129,7 @@ impl Links {
             is_beside: AtomicBool::new(is_beside),
             life: AtomicU64::new(0),
             is_witness: AtomicBool::new(false),
+            speaks: watch::Sender::new(None),
             address: watch::Sender::new(None),
             control,
             data,
@@ -265,6 +269,18 @@ impl Links {
         if self.link(peer).life.swap(life.0, Ordering::AcqRel) != life.0 {
             self.wake(peer);
         }
+    }
+
+    /// What its present life speaks.
+    pub(crate) fn set_speaks(&self, peer: usize, speaks: Dialect) {
+        self.link(peer).speaks.send_replace(Some(speaks));
+    }
+
+    /// What those speak that are of the group and were met, by name.
+    pub(crate) fn dialects(&self) -> BTreeMap<Box<str>, Dialect> {
+        let is_of_group = |link: &&Link| !link.is_beside() && link.address.borrow().is_some();
+        let met = self.all().filter(is_of_group);
+        met.filter_map(|link| Some((link.name.clone(), (*link.speaks.borrow())?))).collect()
     }
 
     /// Its present life only votes, or holds data.

@@ -426,7 +426,12 @@ impl Server {
                 (None, None)
             }
         };
-        let sources = admin::Sources { node: Arc::clone(&shared.node), log, is_witness };
+        let sources = admin::Sources {
+            node: Arc::clone(&shared.node),
+            log,
+            is_witness,
+            links: Arc::clone(&shared.links),
+        };
         let address = options.admin.filter(|_| admin.is_none());
         let sources = match admin {
             Some(admin) => admin.start(sources).map(|()| None)?,

@@ -115,7 +115,7 @@ impl<N: Net> Control<N> {
     pub(super) fn status(&self, now: Now) -> String {
         let mut stats = Vec::new();
         if self.is_witness {
-            self.node.report_witness(&mut stats);
+            self.node.report_witness(&self.links.dialects(), &mut stats);
         } else {
             self.node.report_replication(now, &mut stats);
         }

@@ -2,7 +2,11 @@
 
 import wire
 from cluster import new_group, ready
+from processes import running
+from scrape import samples
 from strangers import PROTOCOL, REFUSE, Stranger, hello
+from survivors import status
+from test_admin import with_admin
 from test_strangers import peer_port, stats, undisturbed, wait_refused
 from waiting import wait_until
 
@@ -63,6 +67,29 @@ def test_a_group_is_upgraded_node_by_node_and_back_again():
         nodes[0].restart()
         until_all_use(nodes, "none")
         replicates(nodes, "back")
+
+
+def test_a_witness_shows_what_its_peers_speak():
+    nodes = with_admin(new_group(witness="n3"))
+    first, second, witness = nodes
+    first.command += OLDER
+
+    def shows(peer, features):
+        lines = {f"peer:{peer}:protocol {PROTOCOL}", f"peer:{peer}:features {features}"}
+        wait_until(lambda: lines <= status(witness), f"{peer} speaks with {features}")
+        found = samples(witness.admin_port)
+        assert found["sessiond_peer_protocol", peer] == PROTOCOL
+        assert found["sessiond_peer_feature", peer, "lifetimes"] == int(features == "lifetimes")
+
+    with running(nodes):
+        first.wait_ready(), second.wait_ready()
+        assert "features lifetimes" in status(witness)
+        shows("n1", "none")
+        shows("n2", "lifetimes")
+        del first.command[-2:]
+        first.kill9()
+        first.restart()
+        shows("n1", "lifetimes")
 
 
 def test_a_node_of_another_version_is_told_which_ones_are_spoken():

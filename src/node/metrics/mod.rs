@@ -8,9 +8,12 @@ mod classes;
 mod general;
 mod replication;
 
+use std::collections::BTreeMap;
+
 use super::Node;
-use super::report::{Standing, refused};
+use super::report::{Standing, refused, spoken};
 use crate::exposition::Exposition;
+use crate::replication::Dialect;
 use crate::time::Now;
 
 impl<W> Node<W> {
@@ -21,10 +24,11 @@ impl<W> Node<W> {
         replication::write(&Standing::of(self, now), now, out);
     }
 
-    /// The little that there is to say of a node that only votes.
-    pub fn metrics_of_witness(&self, out: &mut Exposition) {
+    /// The little that there is to say of a node that only votes, whose peers speak so.
+    pub fn metrics_of_witness(&self, dialects: &BTreeMap<Box<str>, Dialect>, out: &mut Exposition) {
         let not_after_s = self.certificates.lock().own;
         replication::write_witness(&self.options.me.name, &refused(self), not_after_s, out);
+        replication::spoken(&spoken(self, dialects), out);
     }
 
     /// Whether clients should be sent here; or in one line why not.

@@ -183,30 +183,30 @@ fn up(standing: &Standing<'_>, out: &mut Exposition) {
 }
 
 /// What of the protocol is spoken, with whom, and by all.
-fn dialects(standing: &Standing<'_>, out: &mut Exposition) {
-    let help = "Version of the peer protocol that this node and it speak.";
-    let mut samples = out.gauge("sessiond_peer_protocol", help);
-    let spoken = |peer: &Peer<'_>| peer.status.protocol;
-    for peer in standing.data_peers() {
-        if let Some((version, _)) = spoken(&peer) {
-            samples.labelled(&[("peer", &peer.status.name)], version);
-        }
-    }
-    let help = "Whether it knows that part of the peer protocol.";
-    let mut samples = out.gauge("sessiond_peer_feature", help);
-    for peer in standing.data_peers() {
-        for (feature, name) in Features::NAMES {
-            if let Some((_, its)) = spoken(&peer) {
-                let labels = [("peer", &*peer.status.name), ("feature", name)];
-                samples.labelled(&labels, u8::from(its.has(feature)));
-            }
-        }
-    }
+fn dialects<'a>(standing: &'a Standing<'_>, out: &mut Exposition) {
+    let with = |peer: Peer<'a>| Some((&*peer.status.name, peer.status.protocol?));
+    spoken(&standing.data_peers().filter_map(with).collect::<Vec<_>>(), out);
     let help = "Whether the group uses that part, as all in its view know it.";
     let mut samples = out.gauge("sessiond_feature_in_use", help);
     for (feature, name) in Features::NAMES {
         let is_used = standing.status.view.features.has(feature);
         samples.labelled(&[("feature", name)], u8::from(is_used));
+    }
+}
+
+/// By peer, the version that is spoken with it, and what it knows beyond that.
+pub(super) fn spoken(peers: &[(&str, (u16, Features))], out: &mut Exposition) {
+    let help = "Version of the peer protocol that this node and it speak.";
+    let mut samples = out.gauge("sessiond_peer_protocol", help);
+    for (peer, (version, _)) in peers {
+        samples.labelled(&[("peer", peer)], version);
+    }
+    let help = "Whether it knows that part of the peer protocol.";
+    let mut samples = out.gauge("sessiond_peer_feature", help);
+    for (peer, (_, its)) in peers {
+        for (feature, name) in Features::NAMES {
+            samples.labelled(&[("peer", peer), ("feature", name)], u8::from(its.has(feature)));
+        }
     }
 }
 

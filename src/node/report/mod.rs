@@ -5,14 +5,16 @@ mod connections;
 mod general;
 mod replication;
 
-pub(super) use replication::{Peer, STATES, Standing, refused};
+pub(super) use replication::{Peer, STATES, Standing, refused, spoken};
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::commands::{Context, Executed};
 use super::{Node, settings_report};
 use crate::protocol::reply;
 use crate::protocol::{Detail, Events, Topic};
+use crate::replication::Dialect;
 use crate::stats::Totals;
 use crate::store::{Counts, Work};
 use crate::time::{Deadline, Now};
@@ -59,9 +61,9 @@ impl<W> Node<W> {
         replication::write(self, now, out);
     }
 
-    /// What of it there is to say of a node that only votes.
-    pub fn report_witness(&self, out: &mut Vec<u8>) {
-        replication::write_witness(self, out);
+    /// What of it there is to say of a node that only votes, and of its peers, which speak so.
+    pub fn report_witness(&self, dialects: &BTreeMap<Box<str>, Dialect>, out: &mut Vec<u8>) {
+        replication::write_witness(self, dialects, out);
     }
 }
 

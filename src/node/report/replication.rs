@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::protocol::reply;
 use crate::replication::link::Load;
 use crate::replication::{
-    Backlog, GroupStatus, Incarnation, Member, Nodes, PeerStatus, SyncFigures,
+    Backlog, Dialect, Features, GroupStatus, Incarnation, Member, Nodes, PeerStatus, SyncFigures,
 };
 use crate::stats::{Refusal, Totals, WaitTotals};
 use crate::time::Now;
@@ -142,12 +142,35 @@ pub(super) fn write<W>(node: &Node<W>, now: Now, out: &mut Vec<u8>) {
 }
 
 /// It is in no view, and has no data.
-pub(super) fn write_witness<W>(node: &Node<W>, out: &mut Vec<u8>) {
+pub(super) fn write_witness<W>(
+    node: &Node<W>,
+    dialects: &BTreeMap<Box<str>, Dialect>,
+    out: &mut Vec<u8>,
+) {
     reply::stat(out, "sessiond_version", env!("CARGO_PKG_VERSION"));
     reply::stat(out, "node_name", &node.options.me.name);
     reply::stat(out, "state", "witness");
+    reply::stat(out, "features", node.options.speaks.features);
     refusals(&refused(node), out);
     own_certificate(node.certificates.lock().own, out);
+    for (name, spoken) in spoken(node, dialects) {
+        dialect(name, spoken, out);
+    }
+}
+
+/// By name, the version that this node and a peer speak, and what that one knows beyond it.
+pub(in crate::node) fn spoken<'a, W>(
+    node: &Node<W>,
+    dialects: &'a BTreeMap<Box<str>, Dialect>,
+) -> Vec<(&'a str, (u16, Features))> {
+    let ours = node.options.speaks;
+    let with = |its: &Dialect| Some((ours.version_with(its)?, its.features));
+    dialects.iter().filter_map(|(name, its)| Some((&**name, with(its)?))).collect()
+}
+
+fn dialect(name: &str, (version, features): (u16, Features), out: &mut Vec<u8>) {
+    reply::stat(out, &format!("peer:{name}:protocol"), version);
+    reply::stat(out, &format!("peer:{name}:features"), features);
 }
 
 fn own_certificate(not_after_s: Option<i64>, out: &mut Vec<u8>) {
@@ -205,9 +228,8 @@ fn write_peer(Peer { status, lag, queue }: &Peer<'_>, out: &mut Vec<u8>) {
     if let Some(lanes) = status.lanes_filled {
         line("lanes_filled", u64::from(lanes));
     }
-    if let Some((version, features)) = status.protocol {
-        line("protocol", u64::from(version));
-        reply::stat(out, &format!("peer:{}:features", status.name), features);
+    if let Some(spoken) = status.protocol {
+        dialect(&status.name, spoken, out);
     }
 }
 
