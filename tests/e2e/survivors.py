@@ -11,8 +11,6 @@ from waiting import wait_until
 
 TWO = ("n1", "n2")
 
-# Suspicion and promises take 1.2 s with the default flags.
-STOPPED_S = 1.5
 # A node that was started again is a member after about a second at most.
 WHOLE_MAX_S = 10.0
 
@@ -29,6 +27,12 @@ def held(node):
 
 def state(node):
     return _replication(node)["state"]
+
+
+def until_fenced(node, silent):
+    """The other one is taken for silent, and without it nothing can be proven."""
+    told = {"state": "fenced", f"peer:{silent.name}:up": "0"}.items()
+    wait_until(lambda: told <= _replication(node).items(), f"{node.name} misses {silent.name}")
 
 
 def _replication(node):

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from contextlib import contextmanager
 
 import wire
@@ -35,8 +34,7 @@ class Writer:
                 if wire.ask(node.port, line) == b"STORED\r\n":
                     self.confirmed.append(key)
             except OSError:
-                # The node is dead: what became of the command, nobody knows.
-                time.sleep(0.01)
+                pass  # The node is dead: what became of the command, nobody knows.
 
     def until_more(self, count=100):
         """Until so many more were confirmed."""

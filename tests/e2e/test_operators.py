@@ -3,12 +3,11 @@
 import os
 import socket
 import stat
-import time
 from contextlib import contextmanager
 
 from cluster import new_group, ready
 from processes import running
-from survivors import STOPPED_S, TWO, asked, assert_silent_for, ctl, held, put, state, until_whole
+from survivors import TWO, asked, assert_silent_for, ctl, held, put, state, until_fenced, until_whole
 from waiting import wait_until
 
 # A grant, twice, and then some.
@@ -49,7 +48,7 @@ def test_force_solo_lets_a_member_go_on_with_all_it_has():
         put(first, b"kept")
         # Silent, so nothing proves it dead.
         second.freeze()
-        time.sleep(STOPPED_S)
+        until_fenced(first, second)
         with asked(first, b"set b 0 60 1\r\nx\r\n") as writer:
             assert_silent_for(writer, 0.5)
             assert ctl(first, "force-solo").returncode == 0

@@ -7,7 +7,7 @@ import pytest
 import wire
 from cluster import new_group, ready
 from processes import running
-from survivors import STOPPED_S, TWO, asked, assert_silent_for, held, put, until_whole
+from survivors import TWO, asked, assert_silent_for, held, put, until_fenced, until_whole
 from waiting import wait_until
 
 # The last one waits for a second of refused connections; the rest is for a busy machine.
@@ -53,7 +53,7 @@ def test_of_two_none_goes_on_while_the_other_is_silent():
         put(nodes[0], b"old")
         for silent, other in nodes, reversed(nodes):
             silent.freeze()
-            time.sleep(STOPPED_S)
+            until_fenced(other, silent)
             write = asked(other, b"set b 0 60 1\r\nx\r\n")
             with asked(other, b"get a\r\n") as reader, write as writer:
                 assert_silent_for(reader, 0.5)
@@ -73,7 +73,7 @@ def test_a_silent_tie_breaker_stops_the_other_and_not_the_other_way_round():
         until_whole([first, second], "n1")
         assert held(second) == b"new"
         first.freeze()
-        time.sleep(STOPPED_S)
+        until_fenced(second, first)
         with asked(second, b"set a 0 60 1\r\nx\r\n") as writer:
             assert_silent_for(writer, 0.5)
             first.thaw()

@@ -320,6 +320,7 @@ def test_whichever_process_dies_at_whatever_moment_nothing_is_lost(seed):
         store(nodes[1].port)
         node = nodes[seed % 3]
         begin_upgrade(node)
+        # No condition is waited for: it is to be any moment of the upgrade, in the middle of a step too.
         time.sleep(chance.uniform(0.0, 0.3))
         victim = chance.choice(sorted(children(node)))
         try:
