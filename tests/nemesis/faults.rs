@@ -1,7 +1,5 @@
 //! What may go wrong, and how it is brought about: one fault after the other, from a seed.
 
-use std::ops::Range;
-use std::thread::sleep;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::connection::{Came, Connection};
-use super::episode::Episode;
+use super::episode::{Episode, last, wait};
 use super::group::{Group, NODES, WORKERS};
 use super::history::wire::Form;
 use super::history::{Command, Reply};
@@ -113,20 +111,20 @@ impl Nemesis<'_> {
         match kind {
             Kind::KillOne => {
                 self.group.kill(a);
-                self.wait(0..1500);
+                wait(self.rng, 0..1500);
                 self.group.spawn(a)?;
             }
             Kind::KillTwo => {
                 self.group.kill_all(&[a, b]);
-                self.wait(0..1500);
+                wait(self.rng, 0..1500);
                 self.serves_alone(c)?;
                 self.bring_back(a, b)?;
             }
             Kind::KillInTurn => {
                 self.group.kill(a);
-                self.wait(0..600);
+                wait(self.rng, 0..600);
                 self.group.kill(b);
-                self.wait(0..1000);
+                wait(self.rng, 0..1000);
                 self.serves_alone(c)?;
                 self.bring_back(b, a)?;
             }
@@ -134,61 +132,61 @@ impl Nemesis<'_> {
             Kind::RestartLoop => self.restart_in_a_loop(a)?,
             Kind::Terminate => {
                 self.group.terminate(a)?;
-                self.wait(0..1000);
+                wait(self.rng, 0..1000);
                 self.group.spawn(a)?;
             }
             Kind::Hiccup => {
                 self.group.processes.stop(a);
-                self.wait(100..800);
+                wait(self.rng, 100..800);
                 self.group.processes.go_on(a);
             }
             Kind::Pause => {
                 self.group.processes.stop(a);
-                self.last(Duration::from_millis(1500));
+                last(self.rng, Duration::from_millis(1500), self.longest);
                 self.group.processes.go_on(a);
             }
             Kind::PauseTwo => {
                 self.group.processes.stop(a);
                 self.group.processes.stop(b);
-                self.last(Duration::from_millis(1000));
+                last(self.rng, Duration::from_millis(1000), self.longest);
                 self.group.processes.go_on(a);
-                self.wait(0..1000);
+                wait(self.rng, 0..1000);
                 self.group.processes.go_on(b);
             }
             Kind::PauseWorker => {
                 let worker = self.group.stop_worker(a, self.rng.random_range(0..WORKERS))?;
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
                 drop(worker);
             }
             Kind::Late => {
                 let delay_ms = self.rng.random_range(5..200);
                 self.between(a, &[b, c], Way::Late(Duration::from_millis(delay_ms)));
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
             }
             Kind::Stall => {
                 self.group.network.set(b, a, Way::Trickle);
                 self.group.network.set(c, a, Way::Trickle);
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
             }
             Kind::Reset => {
                 for _ in 0..self.rng.random_range(1..4) {
                     self.group.network.reset(a, b);
-                    self.wait(0..500);
+                    wait(self.rng, 0..500);
                 }
             }
             Kind::CutNode => {
                 self.between(a, &[b, c], Way::Cut);
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
             }
             Kind::CutOneWay => self.cut_one_way(a, b, c),
             Kind::CutLink => {
                 self.between(a, &[b], Way::Cut);
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
             }
             Kind::CutAll => {
                 self.between(a, &[b, c], Way::Cut);
                 self.between(b, &[c], Way::Cut);
-                self.last(Duration::from_millis(500));
+                last(self.rng, Duration::from_millis(500), self.longest);
             }
         }
         Ok(None)
@@ -216,7 +214,7 @@ impl Nemesis<'_> {
 
     fn bring_back(&mut self, a: usize, b: usize) -> Result<(), String> {
         self.group.spawn(a)?;
-        self.wait(0..500);
+        wait(self.rng, 0..500);
         self.group.spawn(b)
     }
 
@@ -225,7 +223,7 @@ impl Nemesis<'_> {
         self.group.kill_all(&[0, 1, 2]);
         let to_us = (self.now_us)();
         for node in self.order() {
-            self.wait(0..100);
+            wait(self.rng, 0..100);
             self.group.spawn(node)?;
         }
         Ok((from_us, to_us))
@@ -234,9 +232,9 @@ impl Nemesis<'_> {
     fn restart_in_a_loop(&mut self, node: usize) -> Result<(), String> {
         for _ in 0..self.rng.random_range(3..6) {
             self.group.kill(node);
-            self.wait(0..100);
+            wait(self.rng, 0..100);
             self.group.spawn(node)?;
-            self.wait(20..700);
+            wait(self.rng, 20..700);
         }
         Ok(())
     }
@@ -251,7 +249,7 @@ impl Nemesis<'_> {
         for (from, to) in pairs {
             self.group.network.set(from, to, Way::Cut);
         }
-        self.last(Duration::from_millis(500));
+        last(self.rng, Duration::from_millis(500), self.longest);
     }
 
     fn between(&self, a: usize, others: &[usize], way: Way) {
@@ -265,16 +263,5 @@ impl Nemesis<'_> {
         let mut nodes = [0, 1, 2];
         nodes.shuffle(self.rng);
         nodes
-    }
-
-    /// The fault lasts: short ones are as likely as long ones.
-    fn last(&mut self, least: Duration) {
-        let (least, most) = (least.as_millis() as f64, self.longest.as_millis() as f64);
-        let part: f64 = self.rng.random_range(0.0..1.0);
-        sleep(Duration::from_millis((least * (most / least).max(1.0).powf(part)) as u64));
-    }
-
-    fn wait(&mut self, range_ms: Range<u64>) {
-        sleep(Duration::from_millis(self.rng.random_range(range_ms)));
     }
 }

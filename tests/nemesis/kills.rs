@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::client::Playground;
 use super::connection::{Came, Connection};
+use super::episode::wait;
 use super::group::{Group, Links, NODES};
 use super::history::wire::Form;
 use super::history::{Command, Reply};
@@ -98,13 +99,13 @@ fn one_kill(
     rng: &mut StdRng,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    sleep(Duration::from_millis(rng.random_range(50..500)));
+    wait(rng, 50..500);
     let victim = rng.random_range(0..NODES);
     let survivors: Vec<usize> = (0..NODES).filter(|&node| node != victim).collect();
     let from_us = playground.clock.now_us();
     group.kill(victim);
     look_for_everything(playground, keys, &survivors, tally)?;
-    sleep(Duration::from_millis(rng.random_range(0..300)));
+    wait(rng, 0..300);
     group.spawn(victim)?;
     group.processes.wait_until_whole()?;
     look_for_everything(playground, keys, &[victim], tally)?;

@@ -45,11 +45,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 
 use client::{Playground, Work};
 use effects::Effects;
-use episode::Episode;
+use episode::{Episode, wait};
 use faults::{ALL, Kind, Nemesis, shuffled};
 use group::{Group, Links};
 use history::{History, Reads};
@@ -230,8 +230,7 @@ impl Shaken for Round<'_> {
         let now_us = || playground.clock.now_us();
         loop {
             for kind in shuffled(&self.plan.kinds, &mut rng) {
-                // In between, clients work undisturbed.
-                sleep(Duration::from_millis(rng.random_range(200..1000)));
+                wait(&mut rng, 200..1000);
                 let (group, longest) = (&mut self.group, self.plan.longest);
                 let mut nemesis = Nemesis { group, rng: &mut rng, longest, now_us: &now_us };
                 episodes.push(nemesis.bring(kind)?);

@@ -1,6 +1,5 @@
 //! What may go wrong in a network, with memory and with a disk, and how it is brought about.
 
-use std::ops::Range;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::super::connection::{Came, Connection};
-use super::super::episode::Episode;
+use super::super::episode::{Episode, last, wait};
 use super::super::history::Command;
 use super::super::history::wire::Form;
 use super::group::Group;
@@ -138,40 +137,40 @@ impl Nemesis<'_> {
             Kind::CutOneWay => self.cut_one_way(a, others)?,
             Kind::CutLink => {
                 self.group.wires.between(&[a], &others[..1], Way::Dropped)?;
-                self.last(one);
+                last(self.rng, one, self.longest);
                 // Each of them reaches all others, and is served through them.
                 return Ok(Vec::new());
             }
             Kind::CutAllButOne => {
                 self.group.wires.between(&[a], &others[1..], Way::Dropped)?;
-                self.last(one);
+                last(self.rng, one, self.longest);
                 return Ok(Vec::new());
             }
             Kind::Refuse => {
                 self.group.wires.between(&[a], others, Way::Refused)?;
-                self.last(one);
+                last(self.rng, one, self.longest);
             }
             Kind::RefuseOneWay => {
                 match self.rng.random_bool(0.5) {
                     true => self.group.wires.set(&[a], others, Way::Refused)?,
                     false => self.group.wires.set(others, &[a], Way::Refused)?,
                 }
-                self.last(one);
+                last(self.rng, one, self.longest);
             }
             Kind::CutThenRefuse => {
                 self.group.wires.between(&[a], others, Way::Dropped)?;
-                self.wait(100..2500);
+                wait(self.rng, 100..2500);
                 self.group.wires.between(&[a], others, Way::Refused)?;
-                self.last(one);
+                last(self.rng, one, self.longest);
             }
             Kind::RestartRefused => {
                 self.group.wires.between(&[a], others, Way::Refused)?;
-                self.wait(0..1500);
+                wait(self.rng, 0..1500);
                 self.group.processes.kill(&[a]);
-                self.wait(0..500);
+                wait(self.rng, 0..500);
                 self.group.spawn(a)?;
                 // Longer than a last survivor waits, and than a first start waits for others.
-                self.last(Duration::from_millis(2500));
+                last(self.rng, Duration::from_millis(2500), self.longest);
             }
             Kind::Delay => {
                 let least = Duration::from_millis(self.rng.random_range(5..60));
@@ -187,29 +186,29 @@ impl Nemesis<'_> {
             Kind::Loss => {
                 let part = self.rng.random_range(10..100);
                 self.group.wires.between(&all, &all, Way::Lossy(part))?;
-                self.last(one);
+                last(self.rng, one, self.longest);
                 return Ok(Vec::new());
             }
             Kind::SlowLink => {
                 self.group.wires.slow(a, self.rng.random_range(200..1500))?;
-                self.last(one);
+                last(self.rng, one, self.longest);
                 self.group.wires.unslow(a)?;
                 return Ok(Vec::new());
             }
             Kind::LinkFlap => {
                 for _ in 0..self.rng.random_range(2..5) {
                     self.group.wires.plug(a, Plug::Out)?;
-                    self.wait(50..1500);
+                    wait(self.rng, 50..1500);
                     self.group.wires.plug(a, Plug::In)?;
-                    self.wait(50..1000);
+                    wait(self.rng, 50..1000);
                 }
             }
             Kind::AddressFlap => {
                 for _ in 0..self.rng.random_range(2..5) {
                     self.group.wires.name(a, Plug::Out)?;
-                    self.wait(50..1500);
+                    wait(self.rng, 50..1500);
                     self.group.wires.name(a, Plug::In)?;
-                    self.wait(50..1000);
+                    wait(self.rng, 50..1000);
                 }
             }
             Kind::MemoryFull => self.fill_memory(a, others)?,
@@ -220,7 +219,7 @@ impl Nemesis<'_> {
 
     fn cut_off(&mut self, few: &[usize], many: &[usize]) -> Result<(), String> {
         self.group.wires.between(few, many, Way::Dropped)?;
-        self.last(Duration::from_millis(500));
+        last(self.rng, Duration::from_millis(500), self.longest);
         Ok(())
     }
 
@@ -230,14 +229,14 @@ impl Nemesis<'_> {
             1 => self.group.wires.set(others, &[a], Way::Dropped)?,
             _ => self.group.wires.set(&[a], &others[..1], Way::Dropped)?,
         }
-        self.last(Duration::from_millis(500));
+        last(self.rng, Duration::from_millis(500), self.longest);
         Ok(())
     }
 
     fn hold(&mut self, nodes: &[usize], lateness: Lateness) -> Result<(), String> {
         let seed = self.rng.random();
         self.group.wires.hold(nodes, lateness, seed)?;
-        self.last(Duration::from_millis(500));
+        last(self.rng, Duration::from_millis(500), self.longest);
         Ok(())
     }
 
@@ -283,11 +282,11 @@ impl Nemesis<'_> {
     fn fill_disk(&mut self, a: usize, others: &[usize]) -> Result<Vec<usize>, String> {
         let cut = if others.len() > 2 { others[0] } else { a };
         self.group.fill_disk(a)?;
-        self.wait(0..500);
+        wait(self.rng, 0..500);
         let rest: Vec<usize> = (0..self.group.shape.nodes).filter(|&node| node != cut).collect();
         self.cut_off(&[cut], &rest)?;
         self.group.wires.heal()?;
-        self.last(Duration::from_millis(500));
+        last(self.rng, Duration::from_millis(500), self.longest);
         self.group.empty_disk(a)?;
         Ok(vec![cut])
     }
@@ -296,17 +295,6 @@ impl Nemesis<'_> {
         let mut nodes: Vec<usize> = (0..self.group.shape.nodes).collect();
         nodes.shuffle(self.rng);
         nodes
-    }
-
-    /// The fault lasts: short ones are as likely as long ones.
-    fn last(&mut self, least: Duration) {
-        let (least, most) = (least.as_millis() as f64, self.longest.as_millis() as f64);
-        let part: f64 = self.rng.random_range(0.0..1.0);
-        sleep(Duration::from_millis((least * (most / least).max(1.0).powf(part)) as u64));
-    }
-
-    fn wait(&mut self, range_ms: Range<u64>) {
-        sleep(Duration::from_millis(self.rng.random_range(range_ms)));
     }
 }
 

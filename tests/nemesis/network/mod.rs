@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 
 use super::client::Playground;
-use super::episode::Episode;
+use super::episode::{Episode, wait};
 use super::history::History;
 use super::judge::Report;
 use super::processes::Processes;
@@ -163,8 +163,7 @@ impl Shaken for Round<'_> {
     ) -> Result<(), String> {
         let now_us = || playground.clock.now_us();
         for &kind in self.kinds {
-            // In between, clients work undisturbed.
-            sleep(Duration::from_millis(self.rng.random_range(300..1000)));
+            wait(&mut self.rng, 300..1000);
             let (group, rng, longest) = (&mut self.group, &mut self.rng, self.longest);
             episodes.push(Nemesis { group, rng, longest, now_us: &now_us }.bring(kind)?);
         }
