@@ -402,18 +402,18 @@ def test_clients_of_a_unix_socket_go_over_too(tmp_path):
 @pytest.fixture
 def replaceable(tmp_path):
     """A group whose first node runs from a file of its own."""
-    program = tmp_path / "sessiond"
-    os.link(BINARY, program) if os.stat(BINARY).st_dev == os.stat(tmp_path).st_dev else copy(program)
     more = ["--drain-timeout", "3000", "--upgrade-timeout", "3000", "--upgrade", "restart"]
     nodes = supervised_group(more)
-    nodes[0].command[0] = str(program)
+    program = own_program(nodes[0], tmp_path)
     with ready(nodes):
         yield nodes, program
 
 
-def copy(program):
-    program.write_bytes(BINARY.read_bytes())
-    program.chmod(0o755)
+def own_program(node, folder):
+    program = folder / "sessiond"
+    replace(program, BINARY.read_bytes())
+    node.command[0] = str(program)
+    return program
 
 
 def replace(program, content):
@@ -463,9 +463,10 @@ def test_a_new_program_that_can_not_be_run_disturbs_nobody(replaceable, content)
 # It takes the command line, and then it fails.
 DIES = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexit 1\n"
 HANGS = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexec sleep 60\n"
+with_one_that_fails = pytest.mark.parametrize("content", [DIES, HANGS], ids=["dies", "hangs"])
 
 
-@pytest.mark.parametrize("content", [DIES, HANGS], ids=["dies", "hangs"])
+@with_one_that_fails
 def test_a_new_program_that_does_not_get_to_serve_gives_way_to_the_former_one(replaceable, content):
     nodes, program = replaceable
     clients = [kind(nodes[0].port, number) for number, kind in enumerate((PerRequest, KeepAlive))]

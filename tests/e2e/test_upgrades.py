@@ -16,7 +16,17 @@ from cluster import BINARY, new_group, ready
 from ports import free_port
 from processes import running
 from survivors import ctl
-from test_restarts import KeepAlive, PerRequest, longest, replace, server_pid, supervised_group, under_load
+from test_restarts import (
+    KeepAlive,
+    PerRequest,
+    longest,
+    own_program,
+    replace,
+    server_pid,
+    supervised_group,
+    under_load,
+    with_one_that_fails,
+)
 from test_strangers import NAMES, certify, with_certificates
 from test_versions import replicates, until_all_use
 from waiting import wait_until
@@ -243,21 +253,13 @@ def test_a_program_that_knows_less_and_one_that_knows_more_take_the_place_of_eac
 @pytest.fixture
 def replaceable(tmp_path):
     """A group whose first node runs from a file of its own."""
-    program = tmp_path / "sessiond"
-    program.write_bytes(BINARY.read_bytes())
-    program.chmod(0o755)
     nodes = patient_group(["--upgrade-timeout", "2000"])
-    nodes[0].command[0] = str(program)
+    program = own_program(nodes[0], tmp_path)
     with ready(nodes):
         yield nodes, program
 
 
-# It takes the command line, and then it fails.
-DIES = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexit 1\n"
-HANGS = b"#!/bin/sh\ncase \"$*\" in *--check*) exit 0;; esac\nexec sleep 60\n"
-
-
-@pytest.mark.parametrize("content", [DIES, HANGS], ids=["dies", "hangs"])
+@with_one_that_fails
 def test_a_new_program_that_fails_leaves_the_old_one_as_it_is(replaceable, content):
     nodes, program = replaceable
     clients = [kind(nodes[0].port, n) for n, kind in enumerate((PerRequest, KeepAlive))]
