@@ -65,9 +65,19 @@ impl Table {
             todo: Vec::new(),
         };
         for &n in others {
-            table.group.meet(&node(n), &[], &Dialect::default(), None, at(1), &mut Unheard);
+            table.meets(&node(n), &[], None, 1);
         }
         table
+    }
+
+    fn meets(
+        &mut self,
+        life: &Member,
+        succeeds: &[Incarnation],
+        beside: Option<Incarnation>,
+        ms: u64,
+    ) -> Vec<Todo> {
+        self.group.meet(life, succeeds, &Dialect::default(), beside, at(ms), &mut Unheard)
     }
 
     /// A view of all of them that works.
@@ -86,7 +96,7 @@ impl Table {
         let view = table.proposed().expect("the nodes change");
         table.enter(view, 26);
         table.others = vec![2, 3];
-        table.group.meet(&node(3), &[], &Dialect::default(), None, at(30), &mut Unheard);
+        table.meets(&node(3), &[], None, 30);
         table.beats(40);
         let view = table.proposed().expect("n3 is here");
         assert_eq!((names(&view.learners), &*view.cause), ("n3".into(), "join"));
@@ -335,18 +345,11 @@ fn a_group_whose_members_are_all_over_begins_anew() {
     table.group.agreed(view, at(5), &mut Unheard);
     table.beats(10);
     assert!(table.proposed().is_none(), "they may be alive");
-    table.group.meet(&node(1), &[Incarnation(11)], &Dialect::default(), None, at(20), &mut Unheard);
-    table.group.meet(&node(2), &[Incarnation(12)], &Dialect::default(), None, at(20), &mut Unheard);
+    table.meets(&node(1), &[Incarnation(11)], None, 20);
+    table.meets(&node(2), &[Incarnation(12)], None, 20);
     table.beats(25);
     assert!(table.proposed().is_none(), "n3 may be");
-    table.todo = table.group.meet(
-        &node(3),
-        &[Incarnation(13)],
-        &Dialect::default(),
-        None,
-        at(30),
-        &mut Unheard,
-    );
+    table.todo = table.meets(&node(3), &[Incarnation(13)], None, 30);
     let view = table.proposed().unwrap();
     assert!(view.is_founding() && view.epoch > Epoch(200), "{view:?}");
     assert_eq!(names(&view.members), "n1 n2 n3");
@@ -361,14 +364,7 @@ fn beside(n: u64) -> Member {
 fn with_successor() -> Table {
     let mut table = Table::at_work(&[2, 3]);
     table.others = vec![2, 3, 12];
-    table.group.meet(
-        &beside(2),
-        &[],
-        &Dialect::default(),
-        Some(Incarnation(2)),
-        at(30),
-        &mut Unheard,
-    );
+    table.meets(&beside(2), &[], Some(Incarnation(2)), 30);
     table.beats(40);
     let view = table.proposed().expect("it is here");
     assert_eq!((names(&view.members), names(&view.learners)), ("n1 n2 n3".into(), "n2".into()));
@@ -399,14 +395,7 @@ fn a_life_beside_a_member_takes_its_place_in_one_view() {
 fn a_life_beside_another_that_is_no_member_takes_nobodys_place() {
     let mut table = Table::at_work(&[2, 3]);
     table.others = vec![2, 3, 12];
-    table.group.meet(
-        &beside(2),
-        &[],
-        &Dialect::default(),
-        Some(Incarnation(99)),
-        at(30),
-        &mut Unheard,
-    );
+    table.meets(&beside(2), &[], Some(Incarnation(99)), 30);
     table.beats(40);
     assert!(table.proposed().is_none(), "n2 is another life's");
 }
@@ -420,7 +409,7 @@ fn the_place_of_the_only_member_is_not_taken() {
     table.enter(view, 50);
     let heir = Member { incarnation: Incarnation(11), ..node(1) };
     table.others = vec![11];
-    table.group.meet(&heir, &[], &Dialect::default(), Some(Incarnation(1)), at(60), &mut Unheard);
+    table.meets(&heir, &[], Some(Incarnation(1)), 60);
     table.beats(70);
     let view = table.proposed().expect("it is filled");
     table.enter(view, 80);
@@ -430,7 +419,7 @@ fn the_place_of_the_only_member_is_not_taken() {
     // Nor does it stand in the way of anybody else.
     let again = Member { incarnation: Incarnation(22), ..node(2) };
     table.others = vec![11, 22];
-    table.group.meet(&again, &[], &Dialect::default(), None, at(110), &mut Unheard);
+    table.meets(&again, &[], None, 110);
     table.beats(120);
     let view = table.proposed().expect("n2 is back");
     assert_eq!(names(&view.learners), "n1 n2");
@@ -453,14 +442,7 @@ fn the_end_of_one_life_says_nothing_of_the_other() {
     table.group.refused("n2", true, at(65), &mut Unheard);
     assert!(table.group.peers.is_dead(Incarnation(2)));
     assert!(!table.group.peers.is_dead(Incarnation(12)), "it listens elsewhere");
-    table.group.meet(
-        &beside(2),
-        &[Incarnation(2)],
-        &Dialect::default(),
-        None,
-        at(66),
-        &mut Unheard,
-    );
+    table.meets(&beside(2), &[Incarnation(2)], None, 66);
     table.group.refused("n2", true, at(67), &mut Unheard);
     assert!(table.group.peers.is_dead(Incarnation(12)), "it had taken over");
 }
@@ -473,7 +455,7 @@ fn a_life_beside_another_has_no_say_in_the_log() {
     table.group.options.beside = Some(Incarnation(99));
     table.group = Group::new(table.group.options.clone(), Arc::default());
     for n in [2, 3] {
-        table.group.meet(&node(n), &[], &Dialect::default(), None, at(11), &mut Unheard);
+        table.meets(&node(n), &[], None, 11);
     }
     table.beats(12);
     assert!(table.proposed().is_none(), "it founds nothing");

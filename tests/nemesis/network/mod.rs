@@ -23,9 +23,9 @@ mod wires;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 
 use super::client::Playground;
 use super::episode::{Episode, wait};
