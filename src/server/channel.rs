@@ -24,20 +24,12 @@ impl<S: Stream> Channel<S> {
             Self::Tls(stream) => stream.get_ref().1.peer_certificates(),
         }
     }
-}
 
-impl<S: Stream> Stream for Channel<S> {
-    fn leave(&mut self) -> io::Result<()> {
+    /// What carries it.
+    pub(super) fn stream(&mut self) -> &mut S {
         match self {
-            Self::Plain(stream) => stream.leave(),
-            Self::Tls(stream) => stream.get_mut().0.leave(),
-        }
-    }
-
-    fn join(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.join(),
-            Self::Tls(stream) => stream.get_mut().0.join(),
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
         }
     }
 }

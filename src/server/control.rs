@@ -29,7 +29,7 @@ use super::door::Door;
 use super::frames::{self, BATCH_BYTES, End, Incoming};
 use super::guard::Guard;
 use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
-use super::net::{Net, Stream, Tcp};
+use super::net::{Net, Tcp};
 use super::orders::Orders;
 use super::succession::Estate;
 use super::views::Log;
@@ -435,7 +435,7 @@ impl<N: Net> Control<N> {
                 return;
             }
             self.links.meet(heard.peer, heard.hello.incarnation);
-            match heard.channel.leave() {
+            match N::leave(heard.channel.stream()) {
                 Ok(()) => drop(self.visitors.send(Visitor { heard, position })),
                 Err(error) => tracing::warn!(%address, %error, "connection lost"),
             }

@@ -25,7 +25,7 @@ use super::courier::{Courier, Links, Parcel, Waiter};
 use super::frames::{self, BATCH_BYTES, End, Incoming};
 use super::guard::Guard;
 use super::handshake::{self, Greeting, Heard, NoLink, REDIAL_MS, Reasons};
-use super::net::{Net, Stream, Tcp};
+use super::net::{Net, Tcp};
 use super::{PeerOptions, StartError, clock, new_runtime};
 use crate::node::{LOOK_AHEAD, Node};
 use crate::replication::link::{Broken, Inbox, Opened, Outbox};
@@ -266,7 +266,7 @@ impl<N: Net> Data<N> {
     fn admit(self: &Rc<Self>, visitor: Visitor<N::Stream>) {
         let Visitor { mut heard, position } = visitor;
         let peer = heard.peer;
-        if let Err(error) = heard.channel.join() {
+        if let Err(error) = N::join(heard.channel.stream()) {
             tracing::warn!(peer = self.name(peer), %error, "connection lost");
             return;
         }

@@ -511,16 +511,6 @@ mod tests {
     #[derive(Clone)]
     struct NoNet;
 
-    impl Stream for DuplexStream {
-        fn leave(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn join(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     impl Net for NoNet {
         type Stream = DuplexStream;
         type Listener = ();

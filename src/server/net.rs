@@ -30,16 +30,23 @@ pub trait Net: Clone + 'static {
         &self,
         listener: &Self::Listener,
     ) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>>;
+
+    /// Has it leave the present runtime; it can't be read or written until it joins one. There is
+    /// nothing to do where all of a node is on one thread.
+    fn leave(_: &mut Self::Stream) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Has it join the present runtime: accepted on one thread, it may be served on another.
+    fn join(_: &mut Self::Stream) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// A connection that can change its thread: accepted on one, it may be served on another.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
-    /// Leaves the present runtime; it can't be read or written until it joins one.
-    fn leave(&mut self) -> io::Result<()>;
+/// A connection.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
 
-    /// Joins the present runtime.
-    fn join(&mut self) -> io::Result<()>;
-}
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stream for S {}
 
 /// The operating system's TCP.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +78,20 @@ impl Net for Tcp {
         stream.set_nodelay(true)?;
         Ok((TcpLink::Joined(stream), address))
     }
+
+    fn leave(link: &mut TcpLink) -> io::Result<()> {
+        if let TcpLink::Joined(stream) = std::mem::replace(link, TcpLink::Lost) {
+            *link = TcpLink::Left(stream.into_std()?);
+        }
+        Ok(())
+    }
+
+    fn join(link: &mut TcpLink) -> io::Result<()> {
+        if let TcpLink::Left(stream) = std::mem::replace(link, TcpLink::Lost) {
+            *link = TcpLink::Joined(TcpStream::from_std(stream)?);
+        }
+        Ok(())
+    }
 }
 
 impl TcpLink {
@@ -79,22 +100,6 @@ impl TcpLink {
             Self::Joined(stream) => Ok(Pin::new(stream)),
             Self::Left(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
-    }
-}
-
-impl Stream for TcpLink {
-    fn leave(&mut self) -> io::Result<()> {
-        if let Self::Joined(stream) = std::mem::replace(self, Self::Lost) {
-            *self = Self::Left(stream.into_std()?);
-        }
-        Ok(())
-    }
-
-    fn join(&mut self) -> io::Result<()> {
-        if let Self::Left(stream) = std::mem::replace(self, Self::Lost) {
-            *self = Self::Joined(TcpStream::from_std(stream)?);
-        }
-        Ok(())
     }
 }
 

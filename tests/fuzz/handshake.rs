@@ -5,20 +5,16 @@ use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sessiond::node::Options;
 use sessiond::replication::message::{self, Frame};
 use sessiond::replication::{Dialect, Incarnation, Member, Message, Place, Rules, Timing};
-use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Stream, live};
+use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 
@@ -28,66 +24,26 @@ const FRAME_MAX: usize = 2 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The one connection that there is, until somebody has it.
-type Line = Rc<RefCell<Option<Link>>>;
+type Line = Rc<RefCell<Option<DuplexStream>>>;
 
 #[derive(Clone)]
 struct OneLine {
     to_dial: Line,
 }
 
-struct Link(DuplexStream);
-
 impl Net for OneLine {
-    type Stream = Link;
+    type Stream = DuplexStream;
     type Listener = Line;
 
-    async fn dial(&self, _: SocketAddr) -> Result<Link> {
+    async fn dial(&self, _: SocketAddr) -> Result<DuplexStream> {
         self.to_dial.take().ok_or_else(|| ErrorKind::ConnectionRefused.into())
     }
 
-    async fn accept(&self, listener: &Line) -> Result<(Link, SocketAddr)> {
+    async fn accept(&self, listener: &Line) -> Result<(DuplexStream, SocketAddr)> {
         match listener.take() {
             Some(link) => Ok((link, ([127, 0, 0, 1], 1).into())),
             None => std::future::pending().await,
         }
-    }
-}
-
-impl Stream for Link {
-    fn leave(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
@@ -141,7 +97,7 @@ fn options(has_secret: bool) -> (Options, PeerOptions) {
 async fn talk(has_secret: bool, is_dialed: bool, said: &[u8]) -> Vec<u8> {
     BEGAN.set(Some(Instant::now()));
     let (stranger, link) = duplex(1 << 16);
-    let (line, nobody) = (Rc::new(RefCell::new(Some(Link(link)))), Line::default());
+    let (line, nobody) = (Rc::new(RefCell::new(Some(link))), Line::default());
     let (to_dial, to_accept) = if is_dialed { (line, nobody) } else { (nobody, line) };
     let (node, peers) = options(has_secret);
     let clock = Clock { local, wall_s: || 1_800_000_000 };

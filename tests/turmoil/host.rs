@@ -4,20 +4,17 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sessiond::node::{Options, Session, Step};
 use sessiond::record::Record;
 use sessiond::replication::{Dialect, Incarnation, Member, Place, Rules, Timing};
-use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, Stream, live};
+use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 use tokio::time::interval;
@@ -281,13 +278,11 @@ struct SimNet {
     board: Arc<Mutex<Board>>,
 }
 
-struct SimLink(TcpStream);
-
 impl Net for SimNet {
-    type Stream = SimLink;
+    type Stream = TcpStream;
     type Listener = TcpListener;
 
-    async fn dial(&self, address: SocketAddr) -> Result<SimLink> {
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream> {
         self.board.lock().unwrap().dials += 1;
         // A process has died here, and not its host, of which turmoil knows nothing more.
         if self.is_down(address) {
@@ -296,7 +291,7 @@ impl Net for SimNet {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 self.board.lock().unwrap().connections += 1;
-                Ok(SimLink(stream))
+                Ok(stream)
             }
             // turmoil says so of hosts that are cut off; from those nothing would come back.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -306,9 +301,8 @@ impl Net for SimNet {
         }
     }
 
-    async fn accept(&self, listener: &TcpListener) -> Result<(SimLink, SocketAddr)> {
-        let (stream, address) = listener.accept().await?;
-        Ok((SimLink(stream), address))
+    async fn accept(&self, listener: &TcpListener) -> Result<(TcpStream, SocketAddr)> {
+        listener.accept().await
     }
 }
 
@@ -316,44 +310,5 @@ impl SimNet {
     fn is_down(&self, address: SocketAddr) -> bool {
         let name = turmoil::reverse_lookup(address.ip()).unwrap_or_default();
         self.board.lock().unwrap().is_down.get(&*name).copied().unwrap_or_default()
-    }
-}
-
-/// All of a node is on one thread here.
-impl Stream for SimLink {
-    fn leave(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl AsyncRead for SimLink {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for SimLink {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
