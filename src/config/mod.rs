@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Parser;
 use sessiond::node;
 use sessiond::protocol::reply;
-use sessiond::replication::{Incarnation, Member, Rules};
+use sessiond::replication::{Incarnation, Member};
 use sessiond::server::{self, Listen, PeerOptions};
 use sessiond::settings::{Protocol, Settings, Tuning};
 
@@ -127,19 +127,15 @@ impl Flags {
         let group = group::group(&self)?.unwrap_or_default();
         let me = self.node_name.clone().unwrap_or_else(|| "single".into());
         let process = self.process(&settings);
+        let me = Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) };
         let node = node::Options {
-            me: Member { name: me.into(), incarnation: Incarnation(random[0].max(1)) },
-            nodes: group.nodes,
-            succeeds: Vec::new(),
-            beside: None,
             timing: group.timing,
             last_man_standing: group.last_man_standing,
             isolated_reads: group.isolated_reads,
             speaks: group.speaks,
             sync_rate: group.sync_rate,
-            rules: Rules::default(),
-            seed: random[1],
             settings,
+            ..node::Options::new(me, group.nodes, random[1])
         };
         let server = server::Options {
             node,

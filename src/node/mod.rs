@@ -88,6 +88,26 @@ pub struct Options {
     pub settings: Settings,
 }
 
+impl Options {
+    /// As where nothing else is said.
+    pub fn new(me: Member, nodes: Nodes, seed: u64) -> Self {
+        Self {
+            me,
+            succeeds: Vec::new(),
+            beside: None,
+            nodes,
+            timing: Timing::default(),
+            last_man_standing: true,
+            isolated_reads: false,
+            speaks: Dialect::default(),
+            sync_rate: None,
+            rules: Rules::default(),
+            seed,
+            settings: Settings::default(),
+        }
+    }
+}
+
 /// The sweep of items that are over, as `lru_crawler` steers it.
 #[derive(Debug)]
 struct Crawler {

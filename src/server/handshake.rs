@@ -501,7 +501,7 @@ mod tests {
     use super::*;
     use crate::node;
     use crate::replication::message::{Nonce, Proof};
-    use crate::replication::{Features, Incarnation, Member, Nodes, Place, Roster, Rules, Timing};
+    use crate::replication::{Features, Incarnation, Member, Nodes, Place, Roster};
     use crate::server::clock::Clock;
     use crate::server::courier::Standing;
     use crate::server::guard::PeerSecurity;
@@ -530,20 +530,8 @@ mod tests {
     }
 
     fn greeting(security: &PeerSecurity) -> Greeting<NoNet> {
-        let options = node::Options {
-            me: Member { name: "a".into(), incarnation: Incarnation(1) },
-            nodes: nodes(),
-            succeeds: Vec::new(),
-            beside: None,
-            timing: Timing::default(),
-            last_man_standing: true,
-            isolated_reads: false,
-            speaks: Dialect::default(),
-            sync_rate: None,
-            rules: Rules::default(),
-            seed: 1,
-            settings: Settings::default(),
-        };
+        let me = Member { name: "a".into(), incarnation: Incarnation(1) };
+        let options = node::Options::new(me, nodes(), 1);
         let roster = Roster { nodes: nodes(), ..Roster::default() };
         let (links, _) = Links::new(roster, Standing::default(), Clock::SYSTEM);
         links.add("b");

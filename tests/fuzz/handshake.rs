@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sessiond::node::Options;
 use sessiond::replication::message::{self, Frame};
-use sessiond::replication::{Dialect, Incarnation, Member, Message, Place, Rules, Timing};
+use sessiond::replication::{Incarnation, Member, Message, Place};
 use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
@@ -68,19 +68,10 @@ fn secret() -> PathBuf {
 
 fn options(has_secret: bool) -> (Options, PeerOptions) {
     let place = Place { address: ([127, 0, 0, 1], 1).into(), votes: true, is_given: false };
+    let me = Member { name: "a".into(), incarnation: Incarnation(1) };
     let node = Options {
-        me: Member { name: "a".into(), incarnation: Incarnation(1) },
-        nodes: ["a", "b"].map(|name| (name.into(), place)).into(),
-        succeeds: Vec::new(),
-        beside: None,
-        timing: Timing::default(),
-        last_man_standing: true,
-        isolated_reads: false,
-        speaks: Dialect::default(),
-        sync_rate: None,
-        rules: Rules::default(),
-        seed: 1,
         settings: Settings { workers: 1, memory: 2 << 20, ..Settings::default() },
+        ..Options::new(me, ["a", "b"].map(|name| (name.into(), place)).into(), 1)
     };
     let peers = PeerOptions {
         cluster: CLUSTER.into(),

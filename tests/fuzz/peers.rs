@@ -7,9 +7,7 @@ use sessiond::key::LANES;
 use sessiond::node::{Host, Node, Options, Session};
 use sessiond::record::Outcome;
 use sessiond::replication::message::{self, Frame, LaneMessage, ViewFlush};
-use sessiond::replication::{
-    Dialect, Incarnation, LogWish, Member, Message, Outside, Place, Rules, Timing, View,
-};
+use sessiond::replication::{Dialect, Incarnation, LogWish, Member, Message, Outside, Place, View};
 use sessiond::settings::Settings;
 use sessiond::time::{Millis, Now};
 use sessiond::version::Epoch;
@@ -102,25 +100,10 @@ fn node() -> Node<u64> {
         votes: true,
         is_given: false,
     };
-    let options = Options {
-        me: member(LIVES[0]),
-        nodes: LIVES.map(|life| (name(life), place(life))).into(),
-        succeeds: Vec::new(),
-        beside: None,
-        timing: Timing::default(),
-        last_man_standing: true,
-        isolated_reads: false,
-        speaks: Dialect::default(),
-        sync_rate: None,
-        rules: Rules::default(),
-        seed: 1,
-        settings: Settings {
-            memory: MEMORY,
-            item_max: ITEM_MAX,
-            workers: 1,
-            ..Settings::default()
-        },
-    };
+    let nodes = LIVES.map(|life| (name(life), place(life))).into();
+    let settings =
+        Settings { memory: MEMORY, item_max: ITEM_MAX, workers: 1, ..Settings::default() };
+    let options = Options { settings, ..Options::new(member(LIVES[0]), nodes, 1) };
     Node::new(options, Now { local: Millis(1000), wall_s: WALL_S, ..Now::default() })
 }
 

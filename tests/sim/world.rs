@@ -327,23 +327,22 @@ impl World {
         beside: Option<Incarnation>,
     ) -> Incarnation {
         let life = Incarnation(self.rng.random_range(1..u64::MAX));
+        let me = Member { name: name(slot), incarnation: life };
+        let nodes = (0..self.seeds).chain([slot]).map(|host| (name(host), place(host))).collect();
+        let speaks = Dialect { features: self.some_features(), ..Dialect::default() };
         let options = Options {
-            me: Member { name: name(slot), incarnation: life },
-            nodes: (0..self.seeds).chain([slot]).map(|host| (name(host), place(host))).collect(),
             succeeds: succeeds.clone(),
             beside,
             timing: Timing { request_ms: self.request_ms, ..Timing::default() },
-            last_man_standing: true,
-            isolated_reads: false,
-            speaks: Dialect { features: self.some_features(), ..Dialect::default() },
+            speaks,
             sync_rate: self.sync_rate,
             rules: self.rules,
-            seed: self.rng.random_range(0..u64::MAX),
             settings: Settings {
                 workers: 1,
                 memory: self.memory.unwrap_or(Settings::default().memory),
                 ..Settings::default()
             },
+            ..Options::new(me, nodes, self.rng.random_range(0..u64::MAX))
         };
         let clock_us = self.rng.random_range(0..1000 * SECOND);
         let rate_ppm = self.rng.random_range(992_000..1_008_000);

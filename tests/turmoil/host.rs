@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sessiond::node::{Options, Session, Step};
 use sessiond::record::Record;
-use sessiond::replication::{Dialect, Incarnation, Member, Place, Rules, Timing};
+use sessiond::replication::{Incarnation, Member, Place, Timing};
 use sessiond::server::{Clock, Net, PeerOptions, PeerSecurity, Peering, live};
 use sessiond::settings::Settings;
 use sessiond::time::Millis;
@@ -193,19 +193,12 @@ async fn run(
 
 fn options(name: &'static str, seed: u64, life: u64, timing: Timing) -> (Options, PeerOptions) {
     let random = seed * 1_000_000 + life;
+    let me = Member { name: name.into(), incarnation: Incarnation(random) };
+    let nodes = NAMES.map(|name| (name.into(), place(name))).into();
     let node = Options {
-        me: Member { name: name.into(), incarnation: Incarnation(random) },
-        nodes: NAMES.map(|name| (name.into(), place(name))).into(),
-        succeeds: Vec::new(),
-        beside: None,
         timing,
-        last_man_standing: true,
-        isolated_reads: false,
-        speaks: Dialect::default(),
-        sync_rate: None,
-        rules: Rules::default(),
-        seed: random.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         settings: Settings { workers: 1, ..Settings::default() },
+        ..Options::new(me, nodes, random.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     };
     let peers = PeerOptions {
         cluster: "simulated".into(),
