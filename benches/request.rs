@@ -4,37 +4,19 @@
 
 #![allow(missing_docs, reason = "criterion's macros write undocumented functions")]
 
+#[path = "../tests/alone/mod.rs"]
+mod alone;
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sessiond::node::{Host, Node, Options, Session, Step};
-use sessiond::record::Outcome;
-use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::node::{Node, Session, Step};
 use sessiond::settings::Settings;
-use sessiond::time::{Millis, Now};
+use sessiond::time::Now;
+
+use alone::Alone;
 
 const KEYS: usize = 100_000;
-
-/// A single node has nobody to write to.
-struct Nobody;
-
-impl Outside<()> for Nobody {
-    fn send(&mut self, _: Incarnation, _: Message) {}
-    fn answer(&mut self, (): (), _: Outcome) {}
-    fn still_waits(&self, (): &()) -> bool {
-        true
-    }
-
-    fn ask_log(&mut self, _: sessiond::replication::LogWish) {}
-
-    fn local_time(&self) -> sessiond::time::Millis {
-        sessiond::time::Millis(0)
-    }
-}
-
-impl Host<()> for Nobody {
-    fn waiter(&mut self) {}
-}
 
 /// A node of its own, and a session on it.
 struct Bench {
@@ -46,25 +28,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let options = Options {
-            me: Member { name: "bench".into(), incarnation: Incarnation(1) },
-            nodes: Default::default(),
-            succeeds: Vec::new(),
-            beside: None,
-            timing: sessiond::replication::Timing::default(),
-            last_man_standing: true,
-            isolated_reads: false,
-            speaks: sessiond::replication::Dialect::default(),
-            sync_rate: None,
-            rules: sessiond::replication::Rules::default(),
-            seed: 1,
-            settings: Settings { memory: 1 << 30, workers: 1, ..Settings::default() },
-        };
-        let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
-        let node = Node::new(options, start);
-        let now = node.now(Millis(2), start.wall_s);
-        node.tick(now, &mut Nobody);
-        assert!(node.is_serving(), "a node without peers serves at once");
+        let (node, now) = alone::node(1, Settings { memory: 1 << 30, ..Settings::default() });
         Self { node, session: Session::new(0, 1 << 20), now, out: Vec::new() }
     }
 
@@ -74,7 +38,8 @@ impl Bench {
         let Self { node, session, now, out, .. } = self;
         let (mut used, mut written) = (0, 0);
         while used < input.len() {
-            let (taken, step) = session.advance(node, &input[used..], *now, out, &mut Nobody);
+            let (taken, step) =
+                session.advance(node, &input[used..], *now, out, &mut Alone::default());
             used += taken;
             written += out.len();
             match step {

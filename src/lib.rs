@@ -16,3 +16,7 @@ pub mod stats;
 pub mod store;
 pub mod time;
 pub mod version;
+
+// What unit tests share with those in `tests/` names the crate as these do.
+#[cfg(test)]
+extern crate self as sessiond;

@@ -3,40 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::replication::Outside;
+pub(super) use alone::Alone;
+use alone::WALL_S;
+
+#[path = "../../tests/alone/mod.rs"]
+mod alone;
 
 const ITEM_MAX: usize = 1 << 20;
-const WALL_S: i64 = 1_800_000_000;
-
-/// A single node has nobody to write to; a flush is answered at once.
-#[derive(Default)]
-pub(super) struct Alone {
-    answers: Vec<Outcome>,
-}
-
-impl Outside<()> for Alone {
-    fn send(&mut self, _: Incarnation, _: Message) {
-        panic!("a single node has nobody to speak to");
-    }
-
-    fn answer(&mut self, (): (), outcome: Outcome) {
-        self.answers.push(outcome);
-    }
-
-    fn still_waits(&self, (): &()) -> bool {
-        true
-    }
-
-    fn ask_log(&mut self, _: crate::replication::LogWish) {}
-
-    fn local_time(&self) -> crate::time::Millis {
-        crate::time::Millis(0)
-    }
-}
-
-impl Host<()> for Alone {
-    fn waiter(&mut self) {}
-}
 
 pub(super) struct Single {
     pub(super) node: Node<()>,
@@ -49,25 +22,8 @@ impl Single {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
-        let options = Options {
-            me: Member { name: "single".into(), incarnation: Incarnation(1) },
-            nodes: Nodes::new(),
-            succeeds: Vec::new(),
-            beside: None,
-            timing: crate::replication::Timing::default(),
-            last_man_standing: true,
-            isolated_reads: false,
-            speaks: crate::replication::Dialect::default(),
-            sync_rate: None,
-            rules: crate::replication::Rules::default(),
-            seed: 9,
-            settings: Settings { memory: 8 << 20, workers: 1, ..settings },
-        };
-        let now = Now { local: Millis(1), wall_s: WALL_S, ..Now::default() };
-        let single = Self { node: Node::new(options, now), local_ms: 1 };
-        single.node.tick(single.now(), &mut Alone::default());
-        assert!(single.node.is_serving(), "nobody to wait for");
-        single
+        let settings = Settings { memory: 8 << 20, ..settings };
+        Self { node: alone::node(9, settings).0, local_ms: 1 }
     }
 
     pub(super) fn now(&self) -> Now {

@@ -3,13 +3,16 @@
 //! Nothing panics; where the input was cut never shows in the replies; and no connection asks for
 //! more memory than one item and one line.
 
-use sessiond::node::{Host, Node, Options, Session, Step};
+#[path = "../alone/mod.rs"]
+mod alone;
+
+use sessiond::node::{Node, Session, Step};
 use sessiond::protocol::{Parsed, Parser};
-use sessiond::record::Outcome;
 use sessiond::replication::message::{self, Frame};
-use sessiond::replication::{Incarnation, Member, Message, Outside};
 use sessiond::settings::Settings;
-use sessiond::time::{Millis, Now};
+use sessiond::time::Now;
+
+use alone::Alone;
 
 /// Small, so that the fuzzer finds values that are too large.
 const ITEM_MAX: usize = 4096;
@@ -21,59 +24,14 @@ const STEPS_PER_BYTE: usize = 4;
 const TICK_MS: u64 = 50;
 const TICKS_MAX: usize = 4;
 
-#[derive(Default)]
-struct Alone {
-    answers: Vec<Outcome>,
-}
-
-impl Outside<()> for Alone {
-    fn send(&mut self, _: Incarnation, _: Message) {}
-
-    fn answer(&mut self, (): (), outcome: Outcome) {
-        self.answers.push(outcome);
-    }
-
-    fn still_waits(&self, (): &()) -> bool {
-        true
-    }
-
-    fn ask_log(&mut self, _: sessiond::replication::LogWish) {}
-
-    fn local_time(&self) -> sessiond::time::Millis {
-        sessiond::time::Millis(0)
-    }
-}
-
-impl Host<()> for Alone {
-    fn waiter(&mut self) {}
-}
-
 fn node() -> (Node<()>, Now) {
-    let options = Options {
-        me: Member { name: "fuzzed".into(), incarnation: Incarnation(1) },
-        nodes: Default::default(),
-        succeeds: Vec::new(),
-        beside: None,
-        timing: sessiond::replication::Timing::default(),
-        last_man_standing: true,
-        isolated_reads: false,
-        speaks: sessiond::replication::Dialect::default(),
-        sync_rate: None,
-        rules: sessiond::replication::Rules::default(),
-        seed: 1,
-        settings: Settings {
-            memory: 8 << 20,
-            item_max: ITEM_MAX,
-            workers: 1,
-            shutdown_enabled: true,
-            ..Settings::default()
-        },
+    let settings = Settings {
+        memory: 8 << 20,
+        item_max: ITEM_MAX,
+        shutdown_enabled: true,
+        ..Settings::default()
     };
-    let start = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
-    let node = Node::new(options, start);
-    let now = node.now(start.local, start.wall_s);
-    node.tick(now, &mut Alone::default());
-    (node, now)
+    alone::node(1, settings)
 }
 
 /// The replies of a fresh node to `input`, cut into pieces of this length.

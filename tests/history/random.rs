@@ -5,12 +5,11 @@ use std::collections::HashMap;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sessiond::node::{Host, Node, Options, Session, Step};
-use sessiond::record::Outcome;
-use sessiond::replication::{Incarnation, Member, Message, Outside};
+use sessiond::node::{Node, Session, Step};
 use sessiond::settings::Settings;
 use sessiond::time::{Millis, Now};
 
+use super::alone::{self, Alone, WALL_S};
 use super::history::wire::{self, Form, Heard};
 use super::history::{Answer, Command, History, Operation, Reply, invariants};
 
@@ -22,36 +21,6 @@ const COMMANDS: u64 = 500;
 /// Between two commands taking effect.
 const STEP: u64 = 10;
 
-/// A single node waits for nobody.
-#[derive(Default)]
-struct Alone {
-    answers: Vec<Outcome>,
-}
-
-impl Outside<()> for Alone {
-    fn send(&mut self, _: Incarnation, _: Message) {
-        panic!("a single node has nobody to speak to");
-    }
-
-    fn answer(&mut self, (): (), outcome: Outcome) {
-        self.answers.push(outcome);
-    }
-
-    fn still_waits(&self, (): &()) -> bool {
-        true
-    }
-
-    fn ask_log(&mut self, _: sessiond::replication::LogWish) {}
-
-    fn local_time(&self) -> sessiond::time::Millis {
-        sessiond::time::Millis(0)
-    }
-}
-
-impl Host<()> for Alone {
-    fn waiter(&mut self) {}
-}
-
 /// One node, and the time that it is told.
 struct Store {
     node: Node<()>,
@@ -60,28 +29,12 @@ struct Store {
 
 impl Store {
     fn new(seed: u64) -> Self {
-        let options = Options {
-            me: Member { name: "alone".into(), incarnation: Incarnation(1) },
-            nodes: Default::default(),
-            succeeds: Vec::new(),
-            beside: None,
-            timing: sessiond::replication::Timing::default(),
-            last_man_standing: true,
-            isolated_reads: false,
-            speaks: sessiond::replication::Dialect::default(),
-            sync_rate: None,
-            rules: sessiond::replication::Rules::default(),
-            seed,
-            settings: Settings { memory: 8 << 20, workers: 1, ..Settings::default() },
-        };
-        let now = Now { local: Millis(1), wall_s: 1_800_000_000, ..Now::default() };
-        let store = Self { node: Node::new(options, now), now_ms: 1 };
-        store.node.tick(store.now(), &mut Alone::default());
-        store
+        let settings = Settings { memory: 8 << 20, ..Settings::default() };
+        Self { node: alone::node(seed, settings).0, now_ms: 1 }
     }
 
     fn now(&self) -> Now {
-        self.node.now(Millis(self.now_ms), 1_800_000_000 + (self.now_ms / 1000) as i64)
+        self.node.now(Millis(self.now_ms), WALL_S + (self.now_ms / 1000) as i64)
     }
 
     fn ask(&mut self, command: &Command, key: &str, form: Form) -> Reply {
