@@ -218,8 +218,7 @@ impl<N: Net> Data<N> {
         let state = self.peer(peer);
         match state.life.replace(Some(life)) {
             Some(former) if former != life => {
-                state.outbox.replace(new_outbox(&self.node, self.links.local()));
-                state.inbox.take();
+                self.void(&state);
                 if let Some(reader) = state.reader.take() {
                     reader.abort();
                 }
@@ -233,10 +232,15 @@ impl<N: Net> Data<N> {
     fn forget(&self, peer: usize) {
         let state = self.peer(peer);
         if state.life.take().is_some() {
-            state.outbox.replace(new_outbox(&self.node, self.links.local()));
-            state.inbox.take();
+            self.void(&state);
             self.note_queues();
         }
+    }
+
+    /// Both sessions begin anew.
+    fn void(&self, state: &Peer) {
+        state.outbox.replace(new_outbox(&self.node, self.links.local()));
+        state.inbox.take();
     }
 
     /// A message for that life of the peer is kept until it has come over.
