@@ -367,27 +367,16 @@ impl Server {
     /// Serves until a signal, or a client that may, ends it.
     pub fn run(self) -> Result<Ended, StartError> {
         // The lock on the state directory lasts as long as the process.
-        let Self {
-            options,
-            bound,
-            handover,
-            clients,
-            peer_socket,
-            admin,
-            credentials,
-            state: _state,
-            beside,
-            guard,
-        } = self;
+        let (_state, options) = (self.state, &self.options);
         let runtime = new_runtime()?;
         let context = runtime.enter();
         let mut signals = Signals::new()?;
         drop(context);
         let node = Arc::new(new_node(&options.node, Clock::SYSTEM));
-        node.set_credentials(credentials);
-        node.note_own_certificate(guard.as_deref().and_then(Guard::not_after_s));
+        node.set_credentials(self.credentials);
+        node.note_own_certificate(self.guard.as_deref().and_then(Guard::not_after_s));
         let seeds = Roster { nodes: options.node.nodes.clone(), ..Roster::default() };
-        let standing = standing(&options.node, peer_socket.as_ref())?;
+        let standing = standing(&options.node, self.peer_socket.as_ref())?;
         let (links, wishes) = Links::new(seeds, standing, Clock::SYSTEM);
         let links = Arc::new(links);
         let (drain, mut passed) = drain::State::new(options.node.settings.workers);
@@ -404,14 +393,14 @@ impl Server {
             hold_timeout_ms: options.hold_timeout_ms,
         });
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
-        let (mut heir, estate) = match (beside, &options.peers) {
+        let (mut heir, estate) = match (self.beside, &options.peers) {
             (Some(beside), Some(peers)) => {
                 let (estate, left) = oneshot::channel();
                 (Some(Heir::new(beside, &options.node.me, peers.listen, estate)), Some(left))
             }
             _ => (None, None),
         };
-        let (log, group) = match (options.peers.clone(), guard.clone(), peer_socket) {
+        let (log, group) = match (options.peers.clone(), self.guard.clone(), self.peer_socket) {
             (Some(peers), Some(guard), Some(socket)) => {
                 let orders = Arc::clone(&orders);
                 let inside = (node, links, wishes);
@@ -432,8 +421,8 @@ impl Server {
             is_witness,
             links: Arc::clone(&shared.links),
         };
-        let address = options.admin.filter(|_| admin.is_none());
-        let sources = match admin {
+        let address = options.admin.filter(|_| self.admin.is_none());
+        let sources = match self.admin {
             Some(admin) => admin.start(sources).map(|()| None)?,
             None => Some(sources),
         };
@@ -444,7 +433,7 @@ impl Server {
         if let Some(heir) = &mut heir {
             let is_over = runtime.block_on(async {
                 tokio::select! {
-                    () = shared.until_stop(&mut signals, guard.as_deref(), (None, &mut passed), limit_ms) => Ok(true),
+                    () = shared.until_stop(&mut signals, self.guard.as_deref(), (None, &mut passed), limit_ms) => Ok(true),
                     due = heir.until_due(&shared) => due.map(|()| false),
                 }
             })?;
@@ -455,17 +444,17 @@ impl Server {
         // At once, in a group too: a closed port is an error to clients, which a wait is not.
         let mut handles = Vec::new();
         if let Some(workers) = workers {
-            let clients = handover.as_ref().map_or(clients, received);
-            handles = workers::open(workers, &options, (bound, clients), &shared)?;
+            let clients = self.handover.as_ref().map_or(self.clients, received);
+            handles = workers::open(workers, options, (self.bound, clients), &shared)?;
         }
-        let taken = handover.as_ref().and_then(|it| it.try_clone().ok());
+        let taken = self.handover.as_ref().and_then(|it| it.try_clone().ok());
         let staff = Staff::new(handles, Arc::clone(&shared), taken);
-        let supervisor = handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
-        let to = handover.map(|handover| handover.to_successor);
+        let supervisor = self.handover.as_ref().and_then(|it| it.supervisor.try_clone().ok());
+        let to = self.handover.map(|handover| handover.to_successor);
         let takes_over = take_over(heir, staff, address.zip(sources));
         runtime.block_on(async {
             tokio::select! {
-                () = shared.until_stop(&mut signals, guard.as_deref(), (to, &mut passed), limit_ms) => Ok(()),
+                () = shared.until_stop(&mut signals, self.guard.as_deref(), (to, &mut passed), limit_ms) => Ok(()),
                 () = notify::keep_telling(&shared.node, is_witness, supervisor, &orders) => Ok(()),
                 Err(error) = takes_over => Err(error),
             }
