@@ -33,25 +33,23 @@ mod orders;
 mod peering;
 mod roster;
 mod secret;
+mod shared;
 mod signals;
+mod start_error;
 mod succession;
 mod takeover;
 mod views;
 mod workers;
 
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 pub use anew::ask_and_wait;
 pub use certificates::{CertificateFiles, can_be_certified};
@@ -59,7 +57,6 @@ pub use clock::Clock;
 pub use courier::{Courier, Waiter};
 use courier::{Links, Standing};
 pub use ctl::ask;
-use drain::Successor;
 use guard::Guard;
 pub use guard::{BadFile, PeerSecurity};
 use handover::{Handover, Passed};
@@ -71,15 +68,14 @@ pub use lives::StateError;
 pub use net::{Net, Stream};
 use orders::Orders;
 pub use peering::{Peering, live};
-use signals::{Signals, Told};
+use shared::Shared;
+use signals::Signals;
+pub use start_error::StartError;
 use takeover::Taken;
 
-use crate::membership;
 use crate::node::{self, Credentials, Node};
-use crate::protocol::Stop;
 use crate::replication::Roster;
 use crate::replication::message::Beside;
-use crate::stats::Gauge;
 use crate::time::Now;
 
 /// How a server is started.
@@ -134,150 +130,6 @@ pub enum Ended {
     /// An operator wants it to be started anew.
     Again,
 }
-
-/// Why a server did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address can't be bound.
-    Bind(SocketAddr, io::Error),
-    /// What was handed over with this number is no socket to accept clients from.
-    Inherited(RawFd, String),
-    /// So many sockets can't have been handed over.
-    InheritedCount(Box<str>),
-    /// A socket that listens can't be used.
-    Hold(String, io::Error),
-    /// A socket in the file system can't be made.
-    BindUnix(PathBuf, io::Error),
-    /// The process that runs does not give its place to this one.
-    TakeOver(String),
-    /// The file of names and passwords can't be used.
-    Auth(PathBuf, String),
-    /// What peers have to prove can't be read.
-    Peers(BadFile),
-    /// The state directory can't be used.
-    State(StateError),
-    /// This node can't take part in the log of views.
-    Membership(membership::StartError),
-    /// The operating system refuses what every server needs.
-    System(&'static str, io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen on {address}: the address is in use; stop the other server or choose another with -l, -p, --peer-listen or --admin-listen"
-            ),
-            Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Inherited(number, why) => write!(
-                f,
-                "LISTEN_FDS: descriptor {number}: {why}; hand over listening TCP or unix stream sockets only, or unset LISTEN_FDS"
-            ),
-            Self::InheritedCount(text) => write!(
-                f,
-                "LISTEN_FDS={text}: expected how many sockets were handed over, from descriptor 3 on; unset it if none were"
-            ),
-            Self::Hold(name, error) => write!(f, "cannot accept clients on {name}: {error}"),
-            Self::BindUnix(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "-s {}: another server answers there, or it is no socket", path.display())
-            }
-            Self::BindUnix(path, error) => write!(f, "-s {}: {error}", path.display()),
-            Self::TakeOver(why) => write!(f, "--take-over: the process that runs: {why}"),
-            Self::Auth(path, why) => write!(f, "-Y {}: {why}", path.display()),
-            Self::Peers(error) => write!(f, "{error}"),
-            Self::State(error) => write!(f, "{error}"),
-            Self::Membership(error) => write!(f, "{error}"),
-            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl StartError {
-    /// Whether another process has what this one needs.
-    fn is_in_use(&self) -> bool {
-        match self {
-            Self::Bind(_, error) => error.kind() == io::ErrorKind::AddrInUse,
-            Self::State(StateError::InUse(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-/// What all tasks share.
-#[derive(Debug)]
-struct Shared {
-    node: Arc<Node<Waiter>>,
-    links: Arc<Links>,
-    stopping: AtomicBool,
-    stop_wanted: Notify,
-    drain: drain::State,
-    orders: Arc<Orders>,
-    /// Clients whose writes are on their way.
-    waiting: Gauge,
-    write_timeout_ms: u64,
-    hold_timeout_ms: u64,
-}
-
-impl Shared {
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// A client has said `shutdown`.
-    fn stop(&self, stop: Stop) {
-        tracing::info!(?stop, "stopping: a client said shutdown");
-        self.stop_wanted.notify_one();
-    }
-
-    /// Until it is told to stop, has served its clients to their end where it should, and has let
-    /// writes that are on their way arrive.
-    async fn until_stop(
-        &self,
-        signals: &mut Signals,
-        guard: Option<&Guard>,
-        (to, passed): (Option<UnixStream>, &mut UnboundedReceiver<Passed>),
-        limit_ms: u64,
-    ) {
-        let told = tokio::select! {
-            told = signals.until_told(&self.node, guard) => told,
-            () = self.orders.until_restart() => Told::GiveWay,
-            () = self.stop_wanted.notified() => Told::Stop,
-        };
-        let to = to.or_else(|| self.orders.heir().and_then(|heir| heir.try_clone().ok()));
-        let mut successor = to.map(|to| Successor { to, passed });
-        if told == Told::GiveWay && successor.is_some() {
-            notify::giving_way();
-        } else {
-            notify::stopping();
-        }
-        if told != Told::Stop {
-            // Without a successor to take them, clients are served to their end.
-            let successor = successor.as_mut().filter(|_| told == Told::GiveWay);
-            tokio::select! {
-                () = self.drain_clients(successor, limit_ms) => {}
-                () = signals.until_interrupted(&self.node, guard) => {}
-                () = self.stop_wanted.notified() => {}
-            }
-        }
-        self.stopping.store(true, Ordering::Relaxed);
-        let quiet = async {
-            // Where nothing can be confirmed, nothing is waited for.
-            while self.waiting.get() > 0 && self.node.is_serving() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if tokio::time::timeout(STOP_WAIT, quiet).await.is_err() {
-            let writes = self.waiting.get();
-            tracing::warn!(writes, "stopped before all writes were confirmed");
-        }
-    }
-}
-
-/// At a stop, writes that are on their way get this long to be confirmed.
-const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// A server that has its addresses and does not serve yet: no thread runs, so the process may
 /// still fork.
@@ -381,17 +233,9 @@ impl Server {
         let links = Arc::new(links);
         let (drain, mut passed) = drain::State::new(options.node.settings.workers);
         let orders = Arc::new(Orders::new(options.supervisor));
-        let shared = Arc::new(Shared {
-            node: Arc::clone(&node),
-            links: Arc::clone(&links),
-            stopping: AtomicBool::new(false),
-            stop_wanted: Notify::new(),
-            drain,
-            orders: Arc::clone(&orders),
-            waiting: Gauge::default(),
-            write_timeout_ms: options.write_timeout_ms,
-            hold_timeout_ms: options.hold_timeout_ms,
-        });
+        let shared =
+            Shared::new(options, Arc::clone(&node), Arc::clone(&links), drain, Arc::clone(&orders));
+        let shared = Arc::new(shared);
         let is_witness = options.peers.as_ref().is_some_and(|peers| peers.is_witness);
         let (mut heir, estate) = match (self.beside, &options.peers) {
             (Some(beside), Some(peers)) => {
