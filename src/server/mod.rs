@@ -27,6 +27,7 @@ mod inherit;
 mod listener;
 mod lives;
 mod net;
+mod no_link;
 mod notify;
 mod operators;
 mod orders;
