@@ -38,6 +38,13 @@ pub(super) fn value(store: &mut Store, key: &str, now: Now) -> Option<Vec<u8>> {
     store.get(Key::new(key.as_bytes()).unwrap(), now).map(|item| item.value.to_vec())
 }
 
+/// Stores `k0` and so on.
+fn fill(store: &mut Store, versions: &mut Versions, count: usize, value: &[u8]) {
+    for n in 0..count {
+        store.apply(&put(&format!("k{n}"), value, versions.next(None)), at(0));
+    }
+}
+
 #[test]
 fn an_older_write_arriving_late_changes_nothing() {
     let mut versions = Versions::new(Epoch(1), 0);
@@ -77,9 +84,7 @@ fn a_full_store_drops_the_least_recently_used() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(64 << 10, true);
     let value_of_1k = [b'x'; 1024];
-    for n in 0..40 {
-        store.apply(&put(&format!("k{n}"), &value_of_1k, versions.next(None)), at(0));
-    }
+    fill(&mut store, &mut versions, 40, &value_of_1k);
     assert_eq!(store.counts().evictions, 0);
     for _ in 0..2 {
         assert!(value(&mut store, "k0", at(0)).is_some(), "read again, it stays");
@@ -127,9 +132,7 @@ fn without_eviction_a_full_store_refuses_and_loses_nothing_else() {
 fn flushed_items_are_absent_at_once_and_swept_later() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(1 << 20, true);
-    for n in 0..10 {
-        store.apply(&put(&format!("k{n}"), b"v", versions.next(None)), at(0));
-    }
+    fill(&mut store, &mut versions, 10, b"v");
     store.set_floor(Version::floor_of(Epoch(2)));
     assert_eq!(value(&mut store, "k1", at(0)), None);
     store.sweep(100, at(0));
@@ -142,9 +145,7 @@ fn flushed_items_are_absent_at_once_and_swept_later() {
 fn a_wiped_store_owes_nothing_for_items() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(1 << 20, true);
-    for n in 0..100 {
-        store.apply(&put(&format!("k{n}"), &[0; 500], versions.next(None)), at(0));
-    }
+    fill(&mut store, &mut versions, 100, &[0; 500]);
     let full = store.budget.used();
     store.wipe();
     assert!(store.budget.used() < full - 100 * 500);
@@ -264,11 +265,7 @@ fn a_read_that_finds_nothing_says_why() {
 fn evicted_items_are_remembered_only_when_somebody_asks() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(64 << 10, true);
-    let mut fill = |store: &mut Store| {
-        for n in 0..200 {
-            store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
-        }
-    };
+    let mut fill = |store: &mut Store| fill(store, &mut versions, 200, &[b'x'; 1024]);
     fill(&mut store);
     assert_eq!(store.take_evicted(), (Vec::new(), 0));
     store.remember_evicted(true);
@@ -284,9 +281,7 @@ fn evicted_items_are_remembered_only_when_somebody_asks() {
 fn walking_and_sweeping_in_pieces_meets_every_item() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(1 << 20, true);
-    for n in 0..100 {
-        store.apply(&put(&format!("k{n}"), b"v", versions.next(None)), at(0));
-    }
+    fill(&mut store, &mut versions, 100, b"v");
     let (mut seen, mut cursor) = (0, Some(0));
     while let Some(from) = cursor {
         cursor = store.walk(from, 7, at(0), |_, _| seen += 1);
@@ -305,9 +300,7 @@ fn walking_and_sweeping_in_pieces_meets_every_item() {
 fn a_lowered_limit_is_kept_to_by_evicting() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(256 << 10, true);
-    for n in 0..100 {
-        store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
-    }
+    fill(&mut store, &mut versions, 100, &[b'x'; 1024]);
     store.budget.set_limit(64 << 10);
     store.maintain(at(0));
     assert!(store.budget.used() <= 64 << 10);
@@ -320,11 +313,7 @@ fn a_lowered_limit_is_kept_to_by_evicting() {
 fn what_is_evicted_is_told_with_its_version_where_others_have_it_too() {
     let mut versions = Versions::new(Epoch(1), 0);
     let mut store = store_of(64 << 10, true);
-    let mut fill = |store: &mut Store| {
-        for n in 0..200 {
-            store.apply(&put(&format!("k{n}"), &[b'x'; 1024], versions.next(None)), at(0));
-        }
-    };
+    let mut fill = |store: &mut Store| fill(store, &mut versions, 200, &[b'x'; 1024]);
     fill(&mut store);
     assert!(store.take_lost().is_empty(), "a node of its own needs no list");
     store.share_evictions(true);
