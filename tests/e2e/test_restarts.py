@@ -126,14 +126,18 @@ def server_pid(supervisor):
     return int(found[0]) if len(found) == 1 else None
 
 
-def restart(node):
-    """Has the server of a supervised node end in order and begin anew, until it is a member."""
+def replaced_by(node, order):
+    """Returns when another process serves, as the order does: a restart, or an upgrade."""
     before = server_pid(node)
-    said = ctl(node, "restart", deadline_s=60)
+    said = ctl(node, order, deadline_s=60)
     assert said.returncode == 0, said.stderr
     # Nothing is waited for: that is what the order does.
     assert said.stdout.startswith(f"{node.name} is a member again after "), said.stdout
     assert server_pid(node) not in (None, before)
+
+
+def restart(node):
+    replaced_by(node, "restart")
     assert {"state member", "whole yes"} <= status(node)
 
 

@@ -15,13 +15,14 @@ import wire
 from cluster import BINARY, new_group, ready
 from ports import free_port
 from processes import running
-from survivors import ctl
+from survivors import ctl, status
 from test_restarts import (
     KeepAlive,
     PerRequest,
     longest,
     own_program,
     replace,
+    replaced_by,
     server_pid,
     supervised_group,
     under_load,
@@ -66,14 +67,8 @@ def patient_group(more=()):
 
 
 def upgrade(node):
-    """Returns when the new process has taken over, as the order does."""
-    before = server_pid(node)
-    said = ctl(node, "upgrade", deadline_s=60)
-    assert said.returncode == 0, said.stderr
-    # Nothing is waited for.
-    assert said.stdout.startswith(f"{node.name} is a member again after "), said.stdout
-    assert server_pid(node) not in (None, before)
-    lines = set(ctl(node, "status").stdout.splitlines())
+    replaced_by(node, "upgrade")
+    lines = status(node)
     assert {"state member", "log_seated 1"} <= lines, lines
 
 
@@ -335,7 +330,7 @@ def test_whichever_process_dies_at_whatever_moment_nothing_is_lost(seed):
 
 def is_whole(node):
     wanted = {"state member", "members n1,n2,n3", "log_voters n1,n2,n3", "log_changing 0"}
-    return wanted <= set(ctl(node, "status").stdout.splitlines())
+    return wanted <= status(node)
 
 
 def test_the_end_of_the_service_is_the_end_of_both():
