@@ -25,6 +25,8 @@ SECRET = b"what all of this group know"
 NAMES = ("n1", "n2", "n3")
 SET = b"set a 0 60 1\r\nx\r\n"
 FOUND = b"VALUE a 0 1\r\nx\r\nEND\r\n"
+# Strangers, far more than are asked at once.
+CROWD = 500
 
 
 def certify(folder, *names, days=30):
@@ -301,17 +303,28 @@ def test_a_crowd_of_strangers_does_not_keep_a_peer_out():
         port, crowd = peer_port(nodes[0]), []
         resident = nodes[0].resident_bytes()
         nodes[2].kill9()
+        # They come faster than it looks, as on a busy machine: whoever finds the kernel's queue
+        # full waits for a second, and that is all the time that a peer has.
+        nodes[0].freeze()
         try:
-            for _ in range(500):
+            for _ in range(CROWD):
                 crowd.append(Stranger(port))
+            nodes[0].thaw()
             nodes[2].restart()
+            # Each of them, for want of room or, if that took long, of words.
+            wait_until(lambda: turned_away(nodes[0]) >= CROWD, "all of them are turned away")
         finally:
+            nodes[0].thaw()
             for stranger in crowd:
                 stranger.__exit__()
-        assert refused(nodes[0], "crowded") > 100
+        assert refused(nodes[0], "crowded") > 0
         assert nodes[0].resident_bytes() < resident + (16 << 20)
         told = [line for line in nodes[0].output().splitlines() if "peer refused" in line]
         assert len(told) < 20, f"{len(told)} lines in the log"
+
+
+def turned_away(node):
+    return refused(node, "crowded") + refused(node, "slow")
 
 
 def test_a_secret_is_proven_both_ways_and_a_proof_is_good_once():

@@ -38,8 +38,10 @@ use crate::membership::Status;
 use crate::node::Node;
 use crate::replication::{Hello, Incarnation, LogWish, Member};
 
-/// The kernel's queue of peers that wait to be accepted.
-pub(super) const BACKLOG: u32 = 64;
+/// The kernel's queue of peers that wait to be accepted. Whoever finds it full is not heard and says
+/// so again a second later, when a handshake is over: a burst of strangers has to fit in, even if
+/// this thread is not run for a moment.
+pub(super) const BACKLOG: u32 = 1024;
 /// The group is told of the time twice for each beat, and at least this often.
 const TICK_MAX_MS: u64 = 25;
 
