@@ -84,21 +84,23 @@ impl<W> Node<W> {
         self.is_serving() && self.has_left(now)
     }
 
-    /// An operator says that all others are dead. Returns after how many milliseconds this node
-    /// goes on alone; or why not.
-    pub fn force_solo(&self, now: Now) -> Result<u64, String> {
-        self.group.lock().force_solo(now)
+    /// An operator says that all others are dead; `is_led` tells whether views can be agreed on.
+    /// Returns after how many milliseconds this node goes on alone; or why not.
+    pub fn force_solo(&self, is_led: bool, now: Now) -> Result<u64, String> {
+        self.group.lock().force_solo(is_led, now)
     }
 
-    /// An operator wants other nodes; `is_up` tells which of them can be reached. Returns those
-    /// that there will be once a view says so; or why not.
+    /// An operator wants other nodes; `voters` are those whom the log counts, none where that is
+    /// not known here, and `is_up` tells which nodes can be reached. Returns those that there will
+    /// be once a view says so; or why not.
     pub fn change_nodes(
         &self,
         change: &NodesChange,
+        voters: &[Box<str>],
         is_up: impl Fn(&str) -> bool,
         now: Now,
     ) -> Result<Nodes, String> {
-        self.group.lock().change_nodes(change, is_up, now)
+        self.group.lock().change_nodes(change, voters, is_up, now)
     }
 
     /// Whether a change of the nodes that was asked for here is neither agreed on nor given up.

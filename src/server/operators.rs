@@ -24,7 +24,8 @@ impl<N: Net> Control<N> {
             "status" => Ok(self.status(now)),
             "force-solo" if self.is_witness => Err("a witness has nothing to go on with".into()),
             "force-solo" => {
-                let wait_ms = self.node.force_solo(now)?;
+                let is_led = self.log.status().leader.is_some();
+                let wait_ms = self.node.force_solo(is_led, now)?;
                 tracing::warn!(wait_ms, "force-solo: an operator says that all others are dead");
                 Ok(format!("this node goes on alone in {wait_ms} ms\n"))
             }
@@ -48,8 +49,14 @@ impl<N: Net> Control<N> {
             return Err("a witness can't change the nodes: ask a node that has data".into());
         }
         let before = self.node.view().nodes;
-        if !self.is_agreed_by_log(&before) {
-            return Err("the votes of the last change are still being changed".into());
+        let log = self.log.status();
+        if !is_agreed_by_log(&log, &before) {
+            let why = "the votes of the last change are still being changed";
+            return Err(format!("{why}{}", what_if_gone(&log)));
+        }
+        // It would not be told when its vote is not needed any more.
+        if change.gone() == Some(self.me()) && before.len() > 1 {
+            return Err(format!("ask another node than {} itself for that", self.me()));
         }
         if self.peers.keeps_to_loopback
             && let NodesChange::Add(_, address) | NodesChange::Replace(_, _, address) = change
@@ -61,7 +68,8 @@ impl<N: Net> Control<N> {
             ));
         }
         let is_up = |name: &str| self.links.find(name).is_some_and(|peer| self.is_up(peer));
-        let after = self.node.change_nodes(change, is_up, self.links.now(&self.node))?;
+        let now = self.links.now(&self.node);
+        let after = self.node.change_nodes(change, &log.voters, is_up, now)?;
         tracing::info!(?change, "an operator changes the nodes of the group");
         while self.node.view().nodes != after {
             if !self.node.is_changing_nodes() {
@@ -70,17 +78,11 @@ impl<N: Net> Control<N> {
             }
             sleep(LOOK).await;
         }
-        Ok(self.outcome(change, &after).await)
+        self.outcome(change, &after).await
     }
 
-    /// Whether nobody votes who should not, as far as known here.
-    fn is_agreed_by_log(&self, nodes: &Nodes) -> bool {
-        let log = self.log.status();
-        let votes = |name: &str| nodes.get(name).is_some_and(|place| place.votes);
-        !log.is_changing && log.voters.iter().all(|name| votes(name))
-    }
-
-    async fn outcome(&self, change: &NodesChange, after: &Nodes) -> String {
+    /// What has come about; or, though the nodes are changed, what is not done yet.
+    async fn outcome(&self, change: &NodesChange, after: &Nodes) -> Result<String, String> {
         let nodes = names(after);
         let came = |name: &str| {
             format!(
@@ -90,26 +92,28 @@ impl<N: Net> Control<N> {
         };
         let Some(gone) = change.gone() else {
             let (NodesChange::Add(name, _) | NodesChange::Replace(_, name, _)) = change else {
-                return String::new();
+                return Ok(String::new());
             };
-            return came(name);
+            return Ok(came(name));
         };
         let since = self.links.local();
-        let am_gone = *gone == *self.node.options().me.name;
-        while !am_gone
-            && !self.is_agreed_by_log(after)
-            && self.links.local().since(since) < VOTE_MAX_MS
-        {
+        while !is_agreed_by_log(&self.log.status(), after) {
+            if self.links.local().since(since) >= VOTE_MAX_MS {
+                let log = self.log.status();
+                return Err(format!(
+                    "{gone} is no node of the group any more ({nodes}), but its vote still counts: \
+                     if it lives, leave it running until log_voters of sessiond ctl status are \
+                     without it{}",
+                    what_if_gone(&log)
+                ));
+            }
             sleep(LOOK).await;
         }
         let mut told = format!("{gone} is no node of the group any more: {nodes}\n");
-        if !am_gone && !self.is_agreed_by_log(after) {
-            told.push_str("its vote is still being taken away: see sessiond ctl status\n");
-        }
         if let NodesChange::Replace(_, name, _) = change {
             told += &came(name);
         }
-        told
+        Ok(told)
     }
 
     pub(super) fn status(&self, now: Now) -> String {
@@ -156,6 +160,23 @@ impl<N: Net> Control<N> {
         let is_in = self.node.is_serving() && status.lease_left_ms.is_some();
         let all_in = self.is_witness || is_in && status.view.members.len() == data;
         if all_in && (is_agreed || !am_voter && !self.is_witness) { "yes" } else { "no" }
+    }
+}
+
+/// Whether nobody votes who should not, as far as known here.
+fn is_agreed_by_log(log: &Status, nodes: &Nodes) -> bool {
+    let votes = |name: &str| nodes.get(name).is_some_and(|place| place.votes);
+    !log.is_changing && log.voters.iter().all(|name| votes(name))
+}
+
+/// What an operator can do who has stopped a node before its vote was taken away.
+fn what_if_gone(log: &Status) -> &'static str {
+    match log.leader {
+        Some(_) => "",
+        None => {
+            "; if it is gone and no majority is left, sessiond ctl force-solo lets a node that has \
+             the data go on without it"
+        }
     }
 }
 

@@ -8,7 +8,7 @@ import wire
 from cluster import Node, new_group, ready
 from ports import free_port
 from processes import running
-from survivors import ctl, put, state, until_whole
+from survivors import TWO, ctl, held, put, state, until_whole
 from waiting import wait_until
 
 CLUSTER = "e2e"
@@ -142,6 +142,44 @@ def test_a_dead_node_comes_back_at_another_address():
             until_whole([n1, n2, moved])
 
 
+def assert_another_takes_its_place(first, second):
+    """The last of two makes a group of two again, with a machine of another name and address."""
+    third = newcomer("n3", [first])
+    wait_until(lambda: f"log_voters {first.name}" in status_lines(first), "it votes alone")
+    answer = told(first, "replace-node", second.name, f"n3={peer_address(third)}")
+    assert f"{second.name} is no node of the group any more: {first.name},n3" in answer
+    with running([third]):
+        until_whole([first, third])
+        assert held(third) == b"kept"
+        put(third, b"of two again")
+        assert held(first) == b"of two again"
+
+
+def test_one_of_two_that_died_for_good_is_replaced():
+    with ready(new_group(names=TWO)) as (first, second):
+        until_whole([first, second])
+        put(first, b"kept")
+        second.kill9()
+        assert_another_takes_its_place(first, second)
+
+
+def test_one_of_two_that_ended_in_order_for_good_is_replaced():
+    with ready(new_group(names=TWO)) as (first, second):
+        until_whole([first, second])
+        put(first, b"kept")
+        second.stop()
+        # Both still vote, so that nothing can be agreed on, and nothing proves the second dead.
+        why = refused(first, "replace-node", "n2", f"n3=127.0.0.1:{free_port()}")
+        assert "force-solo" in why and f"members {first.name}" in status_lines(first)
+        wait_until(lambda: "log_leader -" in status_lines(first), "nobody leads without it")
+        told(first, "force-solo")
+        assert_another_takes_its_place(first, second)
+
+
+def status_lines(node):
+    return ctl(node, "status").stdout.splitlines()
+
+
 def test_a_restarted_node_knows_the_group_though_its_peers_are_old():
     with ready(new_group()) as (n1, n2, n3):
         until_whole([n1, n2, n3])
@@ -160,7 +198,7 @@ def test_a_restarted_node_knows_the_group_though_its_peers_are_old():
 
 
 def status_of_member(node):
-    status = set(ctl(node, "status").stdout.splitlines())
+    status = set(status_lines(node))
     return status if "state member" in status else None
 
 
@@ -202,6 +240,7 @@ def test_what_can_not_be_is_refused_in_one_line():
         assert "not encrypted" in refused(n1, "add-node", "n4=192.0.2.1:7")
         wrong = ctl(n1, "add-node", "n4=no.such.host.invalid:7")
         assert wrong.returncode == 64 and wrong.stderr.count("\n") == 1
+        assert "ask another node than n1" in refused(n1, "remove-node", "n1")
         n3.kill9()
         assert "would be without a majority" in refused(n1, "remove-node", "n2")
         told(n1, "remove-node", "n3")

@@ -99,6 +99,11 @@ impl Logs {
         self.lines[self.follows[host]].voters.contains(&host)
     }
 
+    /// Whom the log that this host follows counts.
+    pub(crate) fn voters_known_to(&self, host: usize) -> Vec<Box<str>> {
+        self.lines[self.follows[host]].voters.iter().map(|&voter| name(voter)).collect()
+    }
+
     /// The newest view of the newest line.
     pub(crate) fn newest(&self) -> Option<&View> {
         self.lines.iter().rev().find_map(|line| line.present.as_ref())

@@ -58,7 +58,10 @@ impl World {
         let (slot, reaches) = (self.alive[&asked].slot, self.reaches_of(asked));
         let is_up = |of: &str| (0..reaches.len()).any(|host| *name(host) == *of && reaches[host]);
         let mut answer = Err(String::new());
-        self.input(asked, |node, now, _| answer = node.change_nodes(&change, is_up, now))?;
+        let voters = self.logs.voters_known_to(slot);
+        self.input(asked, |node, now, _| {
+            answer = node.change_nodes(&change, &voters, is_up, now);
+        })?;
         self.tell(|| format!("n{slot} is asked to {change:?}: {answer:?}"));
         if answer.is_err() {
             self.summary.changes_refused += 1;

@@ -28,11 +28,13 @@ impl<W> Group<W> {
         !self.view.nodes.is_empty() && !self.view.has_node(&self.options.me.name)
     }
 
-    /// An operator wants other nodes; `is_up` tells which of them can be reached. Returns those
-    /// that there will be once a view says so; or why not.
+    /// An operator wants other nodes; `voters` are those whom the log counts at present, none where
+    /// that is not known here, and `is_up` tells which nodes can be reached. Returns those that
+    /// there will be once a view says so; or why not.
     pub fn change_nodes(
         &mut self,
         change: &NodesChange,
+        voters: &[Box<str>],
         is_up: impl Fn(&str) -> bool,
         now: Now,
     ) -> Result<Nodes, String> {
@@ -45,13 +47,17 @@ impl<W> Group<W> {
         }
         let after = change.of(&self.view.nodes)?;
         let is_up = |name: &str| name == me || is_up(name);
-        if !nodes::has_majority(&self.view.nodes, is_up) {
-            return Err("no majority of the nodes can be reached from here".into());
+        // A node that was not there when the log began anew has no vote, whatever the view says.
+        let mut voters: Vec<&Box<str>> = match voters {
+            [] => nodes::voters(&self.view.nodes).collect(),
+            counted => counted.iter().collect(),
+        };
+        if !nodes::has_majority(&voters, is_up) {
+            return Err(self.no_majority(&voters, now));
         }
         // Whoever comes has no vote before it is there.
-        let mut staying = after.clone();
-        staying.retain(|name, _| self.view.has_node(name));
-        if !nodes::has_majority(&staying, is_up) {
+        voters.retain(|name| after.get(*name).is_some_and(|place| place.votes));
+        if !nodes::has_majority(&voters, is_up) {
             return Err(
                 "those that stay would be without a majority: too few of them can be reached"
                     .into(),
@@ -70,6 +76,18 @@ impl<W> Group<W> {
         let (before, cause) = (self.view.nodes.clone(), change.cause());
         self.wanted = Some(Wanted { before, after: after.clone(), cause, since: now.local });
         Ok(after)
+    }
+
+    fn no_majority(&self, voters: &[&Box<str>], now: Now) -> String {
+        let names = voters.iter().map(|name| &***name).collect::<Vec<_>>().join(",");
+        let why = format!("no majority of those that vote ({names}) can be reached from here");
+        match self.living_member(now) {
+            Some(_) => why,
+            None => format!(
+                "{why}: if the others are gone for good, sessiond ctl force-solo lets this node go \
+                 on without their votes"
+            ),
+        }
     }
 
     /// Whether a change that was asked for here is neither agreed on nor given up.

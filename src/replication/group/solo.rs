@@ -14,16 +14,18 @@ pub(super) struct Solo {
 }
 
 impl<W> Group<W> {
-    /// An operator says that all others are dead, though nothing here proves it. Returns after how
-    /// many milliseconds this node goes on alone; or why not.
-    pub fn force_solo(&mut self, now: Now) -> Result<u64, String> {
+    /// An operator says that all others are dead, though nothing here proves it; `is_led` tells
+    /// whether views can be agreed on. Returns after how many milliseconds this node goes on alone;
+    /// or why not.
+    pub fn force_solo(&mut self, is_led: bool, now: Now) -> Result<u64, String> {
         if self.is_removed() {
             return Err("this node was removed from the group".into());
         }
         if let Some(name) = self.living_member(now) {
             return Err(format!("{name} is alive and a member"));
         }
-        if self.view.lives() == [self.me()] {
+        // Otherwise those that have left, or were removed, took a vote with them that is needed.
+        if self.view.lives() == [self.me()] && is_led {
             return Err("this node is alone already".into());
         }
         let wait_ms = self.options.timing.grant_ms;
@@ -62,7 +64,7 @@ impl<W> Group<W> {
         next
     }
 
-    fn living_member(&self, now: Now) -> Option<&str> {
+    pub(super) fn living_member(&self, now: Now) -> Option<&str> {
         let mut others = self.view.members.iter().filter(|member| member.incarnation != self.me());
         others.find(|member| self.is_up(member.incarnation, now)).map(|member| &*member.name)
     }

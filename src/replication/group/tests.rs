@@ -42,6 +42,8 @@ struct Table {
     group: Group<()>,
     others: Vec<u64>,
     todo: Vec<Todo>,
+    /// Those whom the log counts, where n1 knows.
+    voters: Vec<Box<str>>,
 }
 
 impl Table {
@@ -63,6 +65,7 @@ impl Table {
             group: Group::new(options, Arc::default()),
             others: others.to_vec(),
             todo: Vec::new(),
+            voters: Vec::new(),
         };
         for &n in others {
             table.meets(&node(n), &[], None, 1);
@@ -117,7 +120,7 @@ impl Table {
     /// An operator asks n1, which reaches these.
     fn changes(&mut self, change: &NodesChange, up: &[u64], ms: u64) -> Result<(), String> {
         let is_up = |name: &str| up.iter().any(|&n| *node(n).name == *name);
-        self.group.change_nodes(change, is_up, at(ms))?;
+        self.group.change_nodes(change, &self.voters, is_up, at(ms))?;
         self.tick(ms);
         Ok(())
     }
@@ -476,8 +479,8 @@ fn founded(todo: &[Todo]) -> Option<View> {
 fn an_operator_lets_a_node_go_on_alone_after_all_promises_have_run_out() {
     let mut table = Table::at_work(&[2, 3]);
     table.beats(100);
-    assert_eq!(table.group.force_solo(at(150)), Err("n2 is alive and a member".into()));
-    assert_eq!(table.group.force_solo(at(600)), Ok(800));
+    assert_eq!(table.group.force_solo(false, at(150)), Err("n2 is alive and a member".into()));
+    assert_eq!(table.group.force_solo(false, at(600)), Ok(800));
     table.tick(1399);
     assert_eq!(founded(&table.todo), None);
     table.tick(1400);
@@ -492,7 +495,7 @@ fn an_operator_lets_a_node_go_on_alone_after_all_promises_have_run_out() {
 #[test]
 fn an_operator_lets_a_group_begin_with_nothing() {
     let mut table = Table::new(&[2, 3]);
-    assert_eq!(table.group.force_solo(at(10)), Ok(800));
+    assert_eq!(table.group.force_solo(false, at(10)), Ok(800));
     table.tick(810);
     let view = founded(&table.todo).expect("it is time");
     assert_eq!((names(&view.members), view.epoch), ("n1".into(), Epoch(1024)));
@@ -502,7 +505,7 @@ fn an_operator_lets_a_group_begin_with_nothing() {
 #[test]
 fn whoever_shows_up_in_time_keeps_a_node_from_going_on_alone() {
     let mut table = Table::at_work(&[2, 3]);
-    assert_eq!(table.group.force_solo(at(600)), Ok(800));
+    assert_eq!(table.group.force_solo(false, at(600)), Ok(800));
     table.beats(1390);
     table.tick(1400);
     table.tick(3000);
@@ -622,7 +625,10 @@ fn who_is_left_out_has_no_lease_by_the_time_it_says_so() {
     assert!(!table.group.lease.holds(former.epoch, Millis(31)) && !table.holds_lease(31));
     let told = |todo: &Todo| matches!(todo, Todo::Log(LogWish::Roster(_)));
     assert!(table.todo.iter().any(told) && table.group.is_removed());
-    assert_eq!(table.group.force_solo(at(40)), Err("this node was removed from the group".into()));
+    assert_eq!(
+        table.group.force_solo(false, at(40)),
+        Err("this node was removed from the group".into())
+    );
 }
 
 #[test]
@@ -645,6 +651,38 @@ fn changes_that_would_leave_nothing_that_works_are_refused() {
     assert!(!table.group.is_changing_nodes());
     let mut fresh = Table::new(&[2, 3]);
     assert!(why(&mut fresh, &add(4), &[2, 3]).contains("no member"));
+}
+
+#[test]
+fn votes_are_those_that_the_log_counts() {
+    let mut table = Table::at_work(&[2]);
+    let replace = NodesChange::Replace("n2".into(), "n3".into(), place(3).address);
+    // n2 has left, and votes: nothing can be agreed on, until the log begins anew without it.
+    let why = table.changes(&replace, &[], 5000).unwrap_err();
+    assert!(why.contains("(n1,n2)") && why.contains("force-solo"), "{why}");
+    let why = table.changes(&replace, &[], 30).unwrap_err();
+    assert!(!why.contains("force-solo"), "n2 is alive: {why}");
+    table.voters = vec!["n1".into()];
+    table.changes(&replace, &[], 5000).unwrap();
+    assert!(table.group.is_changing_nodes());
+    // One that has no vote yet is not missed.
+    let mut table = Table::at_work(&[2, 3]);
+    table.voters = vec!["n1".into(), "n2".into()];
+    table.changes(&remove(3), &[2], 100).unwrap();
+}
+
+#[test]
+fn a_node_that_is_alone_goes_on_without_the_votes_of_those_that_have_left() {
+    let mut table = Table::at_work(&[2]);
+    let alone = View { members: vec![node(1)], ..table.group.view().successor(true, "leave") };
+    table.others.clear();
+    table.enter(alone, 100);
+    assert_eq!(table.group.force_solo(true, at(5000)), Err("this node is alone already".into()));
+    assert_eq!(table.group.force_solo(false, at(5000)), Ok(800));
+    table.tick(5800);
+    let view = founded(&table.todo).expect("it is time");
+    assert_eq!((names(&view.members), view.line.number), ("n1".into(), 1));
+    assert!(!view.is_founding() && view.has_node("n2"), "it has all data, and n2 may come back");
 }
 
 #[test]
