@@ -104,6 +104,20 @@ impl Logs {
         self.lines[self.follows[host]].voters.iter().map(|&voter| name(voter)).collect()
     }
 
+    fn newest_line(&self) -> usize {
+        self.lines.len() - 1
+    }
+
+    /// Whether the newest log counts the vote of that host.
+    pub(crate) fn has_vote(&self, host: usize) -> bool {
+        self.lines[self.newest_line()].voters.contains(&host)
+    }
+
+    /// Whether these are a majority of those that vote in the newest log.
+    pub(crate) fn has_majority_of(&self, are: impl Fn(usize) -> bool) -> bool {
+        self.has_majority(self.newest_line(), are)
+    }
+
     /// The newest view of the newest line.
     pub(crate) fn newest(&self) -> Option<&View> {
         self.lines.iter().rev().find_map(|line| line.present.as_ref())

@@ -68,6 +68,18 @@ fn a_majority_that_is_cut_off_is_not_left_behind() {
 }
 
 #[test]
+fn one_of_two_that_is_stopped_before_its_vote_is_gone_does_not_stop_the_group_for_ever() {
+    let mut total = Summary::default();
+    for seed in 1..=30 {
+        match run(seed, Plan::Hasty, Rules::default(), number("SEED") == Some(seed)) {
+            Ok(summary) => total.add(&summary),
+            Err(broken) => panic!("seed {seed}: {broken}"),
+        }
+    }
+    assert!(total.forced_solo > 0, "the vote was always gone in time: {total:#?}");
+}
+
+#[test]
 fn nothing_is_carried_out_that_nobody_waits_for() {
     let first = number("FIRST").unwrap_or(1);
     for seed in first..first + number("SEEDS").unwrap_or(200).min(200) {

@@ -47,6 +47,8 @@ summary! {
     upgrades, upgrades_given_up, successors_died, predecessors_died,
     /// Changes of the nodes, those of living ones, and those that would leave too few.
     nodes_added, nodes_removed, nodes_replaced, removed_alive, changes_refused,
+    /// Nodes that an operator let go on without those whose votes were needed.
+    forced_solo,
     /// Commands that clients waited for longer than a second.
     held,
 }

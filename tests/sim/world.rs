@@ -12,8 +12,8 @@ use sessiond::node::{Node, Options, Session, Step};
 use sessiond::record::{Change, Outcome, Record};
 use sessiond::replication::message::LaneMessage;
 use sessiond::replication::{
-    Dialect, Features, Incarnation, LogWish, Member, Message, NODES_MAX, Place, Roster, Rules,
-    Timing, View,
+    Dialect, Features, Incarnation, LogWish, Member, Message, NODES_MAX, NodesChange, Place,
+    Roster, Rules, Timing, View,
 };
 use sessiond::settings::Settings;
 use sessiond::time::Now;
@@ -57,8 +57,15 @@ pub(crate) enum Event {
     HealAll,
     /// An operator changes the nodes.
     Change,
+    /// One of them, for another.
+    Replace {
+        old: usize,
+        new: usize,
+    },
     /// And stops one that is of the group no more.
     Retire(usize),
+    /// And looks whether the group can still agree on anything.
+    Rescue,
     Resume(Incarnation),
     Meet {
         at: Incarnation,
@@ -93,6 +100,8 @@ pub(crate) enum Plan {
     Split,
     /// Messages about lanes are late, and clients wait for a short time only.
     Lags,
+    /// One of two is replaced, and stopped before its vote is gone: nothing can be agreed on then.
+    Hasty,
 }
 
 impl Plan {
@@ -150,6 +159,8 @@ pub(crate) struct World {
     sync_rate: Option<u64>,
     /// Nodes know more or less of the protocol.
     is_mixed: bool,
+    /// Operators stop what they have removed at once.
+    pub(crate) is_hasty: bool,
     pub(crate) summary: Summary,
 }
 
@@ -160,12 +171,13 @@ impl World {
         let seeds = match (plan, rng.random_range(0..10)) {
             (Plan::Split, _) | (Plan::Random | Plan::Upgrades, 8) => 5,
             (Plan::Random | Plan::Upgrades, 9..) => 7,
-            (Plan::Random | Plan::Upgrades, 7) => 2,
+            (Plan::Random | Plan::Upgrades, 7) | (Plan::Hasty, _) => 2,
             (Plan::Cuts | Plan::Lags | Plan::Random | Plan::Upgrades, _) => 3,
         };
         let is_any = matches!(plan, Plan::Random | Plan::Upgrades);
         // Of seven there is none that could be added.
         let changes = is_any && rng.random_ratio(1, 3) && seeds < NODES_MAX;
+        let changes = changes || plan == Plan::Hasty;
         let hosts = seeds + if changes { SPARE } else { 0 };
         let home = |client: usize| (client < 2).then_some(client % seeds);
         let mut world = Self {
@@ -197,6 +209,7 @@ impl World {
             memory: None,
             sync_rate: None,
             is_mixed: false,
+            is_hasty: plan == Plan::Hasty,
             summary: Summary {
                 of_five: u64::from(seeds == 5),
                 of_seven: u64::from(seeds == NODES_MAX),
@@ -224,8 +237,12 @@ impl World {
             Plan::Split => world.plan_split(),
             Plan::Cuts => world.plan_cuts(),
             Plan::Lags => world.plan_lags(),
+            Plan::Hasty => world.at(2 * SECOND, Event::Replace { old: 1, new: 2 }),
         }
         if changes {
+            world.at(HEAL_AT, Event::Rescue);
+        }
+        if changes && is_any {
             world.plan_changes();
         }
         world.at(HEAL_AT, Event::HealAll);
@@ -274,12 +291,12 @@ impl World {
             Event::Heal => self.heal(),
             Event::HealAll => self.heal_all(),
             Event::Change => self.change()?,
-            Event::Retire(slot) => {
-                if let Some(life) = self.life_of(slot) {
-                    self.tell(|| format!("n{slot} is stopped"));
-                    self.kill(life, false);
-                }
+            Event::Replace { old, new } => {
+                let replaced = NodesChange::Replace(name(old), name(new), place(new).address);
+                self.ask_for(replaced, Some(new))?;
             }
+            Event::Retire(slot) => self.stop_removed(slot),
+            Event::Rescue => self.rescue()?,
             Event::Resume(life) => self.resume_process(life),
             Event::Meet { at, peer } => self.meet(at, peer)?,
             Event::Ended { at, slot } => {
