@@ -51,7 +51,7 @@ impl<N: Net> Control<N> {
         let before = self.node.view().nodes;
         let log = self.log.status();
         if !is_agreed_by_log(&log, &before) {
-            let why = "the votes of the last change are still being changed";
+            let why = "the vote of a node that was removed is still being taken away";
             return Err(format!("{why}{}", what_if_gone(&log)));
         }
         // It would not be told when its vote is not needed any more.
@@ -174,8 +174,8 @@ fn what_if_gone(log: &Status) -> &'static str {
     match log.leader {
         Some(_) => "",
         None => {
-            "; if it is gone and no majority is left, sessiond ctl force-solo lets a node that has \
-             the data go on without it"
+            "; if it has ended and nobody leads any more, sessiond ctl force-solo lets a node that \
+             has the data go on without it"
         }
     }
 }

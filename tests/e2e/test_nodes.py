@@ -176,6 +176,37 @@ def test_one_of_two_that_ended_in_order_for_good_is_replaced():
         assert_another_takes_its_place(first, second)
 
 
+def test_one_of_two_that_ended_before_its_vote_was_gone_is_replaced():
+    with ready(new_group(names=TWO)) as (first, second):
+        until_whole([first, second])
+        put(first, b"kept")
+        third = newcomer("n3", [first])
+        answers = []
+        order = "replace-node", "n2", f"n3={peer_address(third)}"
+        operator = threading.Thread(target=lambda: answers.append(ctl(first, *order)))
+        operator.start()
+        try:
+            out = "the group consists of others now"
+            wait_until(lambda: out in first.output(), "n2 is out", ask_again_s=0)
+        finally:
+            # At once: mostly it still votes.
+            second.kill9()
+        with running([third]):
+            wait_until(lambda: has_lost_or_settled(first), "its vote is gone, or it is missed")
+            if "log_leader -" in status_lines(first):
+                ctl(first, "force-solo")
+            until_whole([first, third])
+            assert held(third) == b"kept"
+            operator.join()
+            assert answers[0].returncode == 0, answers[0].stderr
+        assert first.output().count("cannot change the voters") < 5
+
+
+def has_lost_or_settled(node):
+    lines = status_lines(node)
+    return "log_leader -" in lines or "log_voters n1,n3" in lines
+
+
 def status_lines(node):
     return ctl(node, "status").stdout.splitlines()
 

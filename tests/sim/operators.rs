@@ -114,7 +114,8 @@ impl World {
     /// One that is of the group no more is stopped: when its vote is gone, as the order that removed it
     /// only comes back then. Not everybody waits for that.
     pub(crate) fn stop_removed(&mut self, slot: usize) {
-        let Some(life) = self.life_of(slot) else { return };
+        // It may have died, and be wanted again by now.
+        let Some(life) = self.life_of(slot).filter(|_| !self.belongs(slot)) else { return };
         if self.logs.has_vote(slot) && !self.is_hasty && self.rng.random_ratio(4, 5) {
             return self.after(LOOK, Event::Retire(slot));
         }

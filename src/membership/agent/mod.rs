@@ -68,7 +68,9 @@ pub(super) struct Agent {
     leaderless_at: Option<Instant>,
     heard_at: Option<Instant>,
     elect_at: Option<Instant>,
-    admitting: Option<JoinHandle<()>>,
+    admitting: Option<JoinHandle<Result<(), String>>>,
+    /// Why the votes could not be changed as they should: said once, and tried again each tick.
+    hindrance: Option<String>,
     greeted: Greeting,
     status: watch::Sender<Status>,
     bad_frames: u64,
@@ -109,6 +111,7 @@ impl Agent {
             heard_at: None,
             elect_at: None,
             admitting: None,
+            hindrance: None,
             greeted: Greeting::default(),
             status,
             bad_frames: 0,
@@ -349,7 +352,7 @@ impl Agent {
         self.watch_quorum();
         self.revive().await;
         self.consider().await;
-        self.admit();
+        self.admit().await;
         self.refresh();
         if self.ticks.is_multiple_of(GREET_TICKS) {
             self.greet();
@@ -393,11 +396,14 @@ impl Agent {
     }
 
     /// As the leader: gives each voter the seat that it now goes by.
-    fn admit(&mut self) {
-        let Some(seat) = self.seat.as_ref().filter(|seat| seat.is_leader()) else { return };
+    async fn admit(&mut self) {
         if self.admitting.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
+        if let Some(admitted) = self.admitting.take() {
+            self.note_hindrance(admitted.await.unwrap_or_else(|error| Err(error.to_string())));
+        }
+        let Some(seat) = self.seat.as_ref().filter(|seat| seat.is_leader()) else { return };
         let (voters, all) = seat.seats();
         let unfinished = || Plan {
             learners: BTreeMap::new(),
@@ -407,6 +413,14 @@ impl Agent {
         if let Some(plan) = plan.or_else(|| seat.is_joint().then(unfinished)) {
             self.admitting = Some(tokio::spawn(carry_out(seat.raft.clone(), plan)));
         }
+    }
+
+    fn note_hindrance(&mut self, outcome: Result<(), String>) {
+        let hindrance = outcome.err();
+        if let Some(why) = hindrance.as_ref().filter(|why| self.hindrance.as_ref() != Some(*why)) {
+            tracing::warn!(%why, "cannot change the voters; trying again");
+        }
+        self.hindrance = hindrance;
     }
 
     // What is told.
@@ -489,16 +503,17 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-async fn carry_out(raft: Raft, Plan { learners, voters }: Plan) {
+async fn carry_out(raft: Raft, Plan { learners, voters }: Plan) -> Result<(), String> {
     for (id, name) in learners {
-        tracing::info!(%name, "admitting a voter");
-        if timeout(ADMIT_MAX, raft.add_learner(id, name, true)).await.is_err() {
-            return tracing::warn!("a new voter could not be filled; trying again");
+        match timeout(ADMIT_MAX, raft.add_learner(id, name.clone(), true)).await {
+            Ok(Ok(_)) => tracing::info!(%name, "admitting a voter"),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("{name}, which is new, could not be filled")),
         }
     }
     match timeout(ADMIT_MAX, raft.change_membership(voters, false)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "cannot change the voters; trying again"),
-        Err(_) => tracing::warn!("no majority for a change of the voters; trying again"),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no majority for it".into()),
     }
 }
