@@ -860,6 +860,15 @@ mod tests {
     }
 
     #[test]
+    fn what_no_version_knows_of_a_hello_refuses_it() {
+        let mut wire = Vec::new();
+        encode(&Message::Hello(hello(Purpose::Control)), &mut wire);
+        assert_eq!(wire.last(), Some(&0), "what it is for comes last");
+        *wire.last_mut().unwrap() = 4;
+        assert_eq!(decode(&wire, 2048), Err(BadFrame::Body(1)));
+    }
+
+    #[test]
     fn bytes_left_over_in_a_body_refuse_it() {
         let mut wire = Vec::new();
         encode(&Message::Received(Received { session: 1, up_to: 2 }), &mut wire);

@@ -154,7 +154,7 @@ pub(super) fn voters(nodes: &Nodes) -> impl Iterator<Item = &Box<str>> {
 }
 
 /// Whether those that are up are a majority of these voters.
-pub(super) fn has_majority(voters: &[&Box<str>], is_up: impl Fn(&str) -> bool) -> bool {
+pub(super) fn has_majority(voters: &[&str], is_up: impl Fn(&str) -> bool) -> bool {
     2 * voters.iter().filter(|name| is_up(name)).count() > voters.len()
 }
 
@@ -234,7 +234,8 @@ mod tests {
     fn a_majority_is_one_of_those_that_vote() {
         let mut nodes = nodes("a b c d");
         let are_most = |nodes: &Nodes, up: &str| {
-            has_majority(&voters(nodes).collect::<Vec<_>>(), |name| up.contains(name))
+            let voters: Vec<&str> = voters(nodes).map(|name| &**name).collect();
+            has_majority(&voters, |name| up.contains(name))
         };
         assert!(!are_most(&nodes, "a b"));
         nodes.insert("d".into(), Place { votes: false, ..place(4) });

@@ -2,7 +2,7 @@
 //! is said of those that are refused.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::task::AbortHandle;
@@ -11,7 +11,8 @@ use crate::stats::{Refusal, Refusals};
 use crate::time::Millis;
 
 /// Strangers that are being asked who they are. Peers need milliseconds for it, so when it is
-/// crowded, whoever has taken longest goes.
+/// crowded, whoever has taken longest goes: of those from the address that has sent most, as a
+/// busy machine may need longer, and a crowd is mostly of one place.
 const ASKED_MAX: usize = 64;
 /// Of one address and reason, the log hears this often.
 const QUIET_MS: u64 = 10_000;
@@ -53,9 +54,13 @@ impl Door {
     ) -> Option<SocketAddr> {
         let mut asked = self.asked.borrow_mut();
         asked.push_back(Visit { number, address, task });
-        let oldest = (asked.len() > ASKED_MAX).then(|| asked.pop_front()).flatten()?;
-        oldest.task.abort();
-        Some(oldest.address)
+        if asked.len() <= ASKED_MAX {
+            return None;
+        }
+        let place = one_of_the_crowd(&asked);
+        let gone = asked.remove(place)?;
+        gone.task.abort();
+        Some(gone.address)
     }
 
     /// That one has said who it is, or was refused.
@@ -91,6 +96,16 @@ impl Door {
         known.at = now;
         Some(std::mem::take(&mut known.untold))
     }
+}
+
+/// The place of the one that has taken longest, of those from the address that has sent most.
+fn one_of_the_crowd(asked: &VecDeque<Visit>) -> usize {
+    let mut sent = BTreeMap::<IpAddr, usize>::new();
+    for visit in asked {
+        *sent.entry(visit.address.ip()).or_default() += 1;
+    }
+    let most = sent.values().max();
+    asked.iter().position(|visit| sent.get(&visit.address.ip()) == most).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -144,5 +159,21 @@ mod tests {
         assert!(!second.is_finished(), "it has said who it is");
         let gone: Vec<_> = others.iter().filter_map(|(gone, _)| *gone).collect();
         assert_eq!(gone, [from(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_from_elsewhere_pushes_nobody_out() {
+        let door = Door::default();
+        let enter = |host: u16, port| {
+            let task = tokio::spawn(std::future::pending::<()>());
+            let from = IpAddr::from([0, 0, 0, 0, 0, 0, 1, host]);
+            door.enter(door.number(), (from, port).into(), task.abort_handle()).map(|it| it.port())
+        };
+        // A slow peer, and one of the crowd that has been there before it.
+        assert_eq!((enter(2, 1), enter(1, 2)), (None, None));
+        let gone: Vec<u16> = (0..1000).filter_map(|port| enter(2, 1000 + port)).collect();
+        assert_eq!(gone.len(), 1002 - ASKED_MAX);
+        assert_eq!(gone[..3], [1, 1000, 1001], "in their order, and not the peer");
+        assert!(!gone.contains(&2));
     }
 }

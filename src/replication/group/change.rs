@@ -48,9 +48,9 @@ impl<W> Group<W> {
         let after = change.of(&self.view.nodes)?;
         let is_up = |name: &str| name == me || is_up(name);
         // A node that was not there when the log began anew has no vote, whatever the view says.
-        let mut voters: Vec<&Box<str>> = match voters {
-            [] => nodes::voters(&self.view.nodes).collect(),
-            counted => counted.iter().collect(),
+        let mut voters: Vec<&str> = match voters {
+            [] => nodes::voters(&self.view.nodes).map(|name| &**name).collect(),
+            counted => counted.iter().map(|name| &**name).collect(),
         };
         if !nodes::has_majority(&voters, is_up) {
             return Err(self.no_majority(&voters, now));
@@ -78,8 +78,8 @@ impl<W> Group<W> {
         Ok(after)
     }
 
-    fn no_majority(&self, voters: &[&Box<str>], now: Now) -> String {
-        let names = voters.iter().map(|name| &***name).collect::<Vec<_>>().join(",");
+    fn no_majority(&self, voters: &[&str], now: Now) -> String {
+        let names = voters.join(",");
         let why = format!("no majority of those that vote ({names}) can be reached from here");
         match self.living_member(now) {
             Some(_) => why,
