@@ -50,9 +50,11 @@ impl<W> Lane<W> {
         is_admitted.then(|| (since, self.figures.since(before)))
     }
 
-    /// Whether it was a learner of the very view that this one follows.
+    /// Whether this learner has all that a view needs that has it as a member. Views between the two
+    /// that it never heard of had it as a member as well, as it can't have been filled in one of them;
+    /// so nobody works in any of them without it, and what it has is what it was admitted with.
     pub(super) fn is_filled_for(&self, view: &View) -> bool {
-        self.role == Role::Learner && self.view.epoch == view.follows
+        self.role == Role::Learner && self.view.line == view.line
     }
 
     /// An owner has told what it has: one digest for each of its slots.

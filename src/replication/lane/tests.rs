@@ -991,6 +991,26 @@ fn a_member_that_never_worked_in_the_view_that_admitted_it_decides_nothing() {
 }
 
 #[test]
+fn a_learner_that_has_missed_its_admission_works_in_the_view_after_it() {
+    let (mut wire, owners) = left_out(10);
+    wire.install(&view(3, &[1, 2], &[9]));
+    wire.settle();
+    is_filled(&mut wire, 3, &owners);
+    for n in [1, 2] {
+        wire.enter(n, &view(4, &[1, 2, 9], &[]));
+    }
+    // Nobody works in view 4 without it; nor would in any view after that.
+    for n in [1, 2, 9] {
+        wire.enter(n, &view(5, &[1, 2, 9], &[]));
+    }
+    wire.settle();
+    wire.mutate(1, 9, set(b"new"));
+    wire.settle();
+    assert_eq!((wire.value(9), wire.value(2)), (Some(&b"new"[..]), Some(&b"new"[..])));
+    assert!(wire.may_read(9));
+}
+
+#[test]
 fn what_was_flushed_is_neither_sent_nor_shown() {
     for is_swept in [false, true] {
         let (mut wire, owners) = left_out(20);
