@@ -68,6 +68,11 @@ impl<W> Node<W> {
         self.work_off(todo, now, out);
     }
 
+    /// Messages about lanes that were for that life of a peer are lost.
+    pub fn lost_messages(&self, life: Incarnation, now: Now) {
+        self.group.lock().lost_messages(life, now);
+    }
+
     /// This node is about to end: the others are to do without it.
     pub fn leave<O: Outside<W>>(&self, now: Now, out: &mut O) {
         let todo = self.group.lock().leave(now, out);

@@ -253,7 +253,7 @@ impl<N: Net> Data<N> {
             self.turn_to(peer, life);
         }
         if let Err(broken) = state.outbox.borrow_mut().push(packet) {
-            self.report(peer, broken);
+            self.report(peer, state, broken);
         }
     }
 
@@ -263,8 +263,11 @@ impl<N: Net> Data<N> {
         self.node.note_queues(self.peers.borrow().iter().filter_map(|peer| load(peer)).collect());
     }
 
-    fn report(&self, peer: usize, Broken { messages }: Broken) {
+    fn report(&self, peer: usize, state: &Peer, Broken { messages }: Broken) {
         tracing::error!(peer = self.name(peer), messages, "messages to a peer are lost");
+        if let Some(life) = state.life.get() {
+            self.node.lost_messages(life, self.links.now(&self.node));
+        }
     }
 
     /// A peer wants to speak.
@@ -473,7 +476,7 @@ impl<N: Net> Dialer<N> {
         match self.state.outbox.borrow_mut().resume(received) {
             Some(Ok(())) => Ok(received.session),
             Some(Err(broken)) => {
-                self.data.report(self.peer, broken);
+                self.data.report(self.peer, &self.state, broken);
                 Err(End::Wrong("it has forgotten the session"))
             }
             None => Err(End::Wrong("a new session has begun")),

@@ -349,6 +349,13 @@ impl<W> Group<W> {
         self.review(now, out)
     }
 
+    /// Messages to that life are lost, so that it refuses what follows them. A member would be found
+    /// stuck; of a learner nobody expects acknowledgements. The next view does without it, and so it
+    /// begins anew.
+    pub fn lost_messages(&mut self, life: Incarnation, now: Now) {
+        self.peers.note_stuck(life, now.local);
+    }
+
     /// The log counts this life among its voters from now on, or no more.
     pub fn set_seated<O: Outside<W>>(&mut self, is_seated: bool, now: Now, out: &mut O) {
         if std::mem::replace(&mut self.is_seated, is_seated) != is_seated {

@@ -575,6 +575,25 @@ fn a_learner_without_a_vote_is_not_admitted_for_a_while() {
 }
 
 #[test]
+fn a_learner_that_messages_were_lost_for_begins_anew() {
+    let mut table = Table::with_learner();
+    table.beats(100);
+    table.tick(100);
+    assert_eq!(table.proposed(), None, "it is being filled");
+    table.group.lost_messages(Incarnation(3), at(110));
+    table.tick(120);
+    let view = table.proposed().expect("it would refuse whatever follows");
+    assert_eq!((names(&view.learners), &*view.cause), (String::new(), "learner left"));
+    table.enter(view, 130);
+    let again = (200..3000).step_by(100).find_map(|ms| {
+        table.beats(ms);
+        table.tick(ms);
+        table.proposed()
+    });
+    assert_eq!(names(&again.expect("it is here, and reached").learners), "n3");
+}
+
+#[test]
 fn where_one_breaks_ties_nobody_waits_for_votes() {
     let mut table = Table::with_learner();
     table.group.view.nodes.insert("n3".into(), Place { votes: false, ..place(3) });
