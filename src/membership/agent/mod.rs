@@ -433,7 +433,8 @@ impl Agent {
             committed: stand.committed,
             started: stand.started,
             term: seat.term(),
-            leader: self.leader(),
+            // What two without a log have heard from each other would never end.
+            leader: self.own_leader(),
         }
     }
 
