@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::script::Expecting;
@@ -79,7 +80,9 @@ fn memcached() -> String {
 
 /// What memcached calls itself: `memcached 1.6.18`.
 pub(crate) fn release() -> Result<String, String> {
+    let alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(memcached()).arg("-V").output();
+    drop(alone);
     let output = output.map_err(|error| format!("no {} here: {error}", memcached()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.split_whitespace().nth(1).unwrap_or_default().into())
@@ -117,6 +120,10 @@ fn client_flags(address: SocketAddr) -> [String; 4] {
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
+/// Between fork and exec a child has everything open that its parent had: a look for a free address in
+/// that moment would keep it in use for longer than the look.
+static FORKS: Mutex<()> = Mutex::new(());
+
 /// A loopback address of its own for each server: connections that go out start from 127.0.0.1,
 /// so none of them can take the port between the look and the server's start.
 fn free_address() -> SocketAddr {
@@ -124,6 +131,7 @@ fn free_address() -> SocketAddr {
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let ip =
         Ipv4Addr::new(127, high | 1, middle ^ (number >> 8) as u8, low.wrapping_add(number as u8));
+    let _alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
     let listener = TcpListener::bind((IpAddr::V4(ip), 0)).expect("a free port on loopback");
     listener.local_addr().expect("a bound listener has an address")
 }
@@ -139,6 +147,7 @@ impl Process {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("wire-{number}.log"));
         let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let _alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
