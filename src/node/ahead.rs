@@ -1,5 +1,4 @@
-//! Looks at the keys of a get, or of the next messages of a peer, some steps ahead, so that memory is
-//! on its way when its turn comes.
+//! Looks at the keys of a get some steps ahead, so that memory is on its way when its turn comes.
 //!
 //! Each key is taken off the line, and hashed, once. A shard's lock is taken three times for it,
 //! which costs far less than one wait for memory. Prefetches are hints: they go on behind a lock,
@@ -10,7 +9,6 @@ use std::array;
 use super::Node;
 use crate::key::Key;
 use crate::protocol::{KeyTooLong, Keys};
-use crate::replication::message::{LaneMessage, Message};
 use crate::store::Place;
 
 /// Steps between a look at the index and one at the item, and between that and the read.
@@ -111,70 +109,5 @@ impl<'a> Ahead<'a> {
             node.shards[*lane].lock().store().bring_item(place);
         }
         self.brought += 1;
-    }
-}
-
-/// So many messages of a peer are looked at before the first of them is worked off: their items fit
-/// the nearest cache.
-pub const LOOK_AHEAD: usize = 16;
-
-impl<W> Node<W> {
-    /// Messages that are about to come to `receive`, at most `LOOK_AHEAD` of them.
-    pub fn look_ahead(&self, messages: &[Message]) {
-        if messages.len() < 2 {
-            // Of a single one nothing is known in time.
-            return;
-        }
-        let mut places = [const { None }; LOOK_AHEAD];
-        for (message, place) in messages.iter().zip(&mut places) {
-            *place = key_of(message).map(|key| {
-                let lane = key.hash().lane();
-                (lane, self.shards[lane].lock().store().bring_entry_to_change(key))
-            });
-        }
-        for (lane, place) in places.iter_mut().flatten() {
-            self.shards[*lane].lock().store().bring_item(place);
-        }
-    }
-}
-
-/// The key whose item it is about.
-fn key_of(message: &Message) -> Option<Key<'_>> {
-    let Message::Lane(_, _, message) = message else {
-        return None;
-    };
-    match message {
-        LaneMessage::Fwd(fwd) => Key::new(&fwd.key),
-        LaneMessage::Apply(apply) => Key::new(&apply.record.key),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::node::tests::Single;
-    use crate::record::Mutation;
-    use crate::replication::message::Fwd;
-    use crate::version::Epoch;
-
-    fn read(key: &[u8]) -> Message {
-        let key = Bytes::copy_from_slice(key);
-        let fwd = Fwd { counter: 1, done_up_to: 0, until: None, key, mutation: Mutation::Read };
-        Message::Lane(0, Epoch(1), LaneMessage::Fwd(fwd))
-    }
-
-    #[test]
-    fn a_look_ahead_takes_whatever_a_peer_says_and_changes_nothing() {
-        let single = Single::new(true);
-        assert_eq!(single.says("set here 0 0 1\r\nx\r\n"), "STORED\r\n");
-        let keys: [&[u8]; 5] = [b"here", b"absent", b"", &[b'k'; 251], b"here"];
-        let messages: Vec<_> = keys.into_iter().cycle().take(2 * LOOK_AHEAD).map(read).collect();
-        for count in [0, 1, 2, LOOK_AHEAD, messages.len()] {
-            single.node.look_ahead(&messages[..count]);
-        }
-        assert_eq!(single.says("mn\r\nme here\r\n").matches("fetch=no").count(), 1);
     }
 }

@@ -20,6 +20,7 @@ mod report;
 mod session;
 mod settings_report;
 mod shard;
+mod upcoming;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,10 +30,10 @@ use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
-pub use ahead::LOOK_AHEAD;
 pub use connections::{Ending, Endpoint, Socket};
 pub use credentials::Credentials;
 pub use session::{Session, Step};
+pub use upcoming::LOOK_AHEAD;
 
 use connections::Connections;
 use observe::Observers;
