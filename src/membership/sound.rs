@@ -146,16 +146,19 @@ fn check_seats(
 }
 
 #[cfg(test)]
+#[path = "../../tests/panics/mod.rs"]
+mod panics;
+
+#[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::panic;
-    use std::sync::{Arc, Once};
+    use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::Bytes;
     use proptest::prelude::*;
     use tokio::sync::mpsc;
 
+    use super::panics::panics_of;
     use super::*;
     use crate::membership::seat::{Ground, Seat, generation};
     use crate::membership::types::Founding;
@@ -169,23 +172,6 @@ mod tests {
         fn send(&self, _: &str, _: Bytes) {}
         fn agreed(&self, _: Bytes) {}
         fn leader(&self, _: Option<Box<str>>) {}
-    }
-
-    thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
-
-    /// The crate's tasks panic by themselves, and the runtime catches it.
-    fn panics_of(run: impl FnOnce()) -> u32 {
-        static HOOKED: Once = Once::new();
-        HOOKED.call_once(|| {
-            let before = panic::take_hook();
-            panic::set_hook(Box::new(move |info| {
-                PANICS.with(|panics| panics.set(panics.get() + 1));
-                before(info);
-            }));
-        });
-        let before = PANICS.get();
-        run();
-        PANICS.get() - before
     }
 
     /// Takes part with this image for a while: leads if it can, and wants something agreed.

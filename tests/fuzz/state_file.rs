@@ -4,17 +4,20 @@
 //! The consensus crate believes what it is given, and panics over what it would never have written, in
 //! a task of its own. So panics are counted, wherever they are caught.
 
-use std::cell::Cell;
 use std::fs;
-use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sessiond::membership::{Membership, Options, Outside, StartError, Timing};
 use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
+
+use panics::panics_of;
+
+#[path = "../panics/mod.rs"]
+mod panics;
 
 const FILE: &str = "membership";
 /// The log does what it does with what it has found.
@@ -44,21 +47,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
-
-/// Under libFuzzer, whose hook ends the process, none gets so far.
-fn count_panics() {
-    static HOOKED: Once = Once::new();
-    HOOKED.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            PANICS.with(|panics| panics.set(panics.get() + 1));
-            before(info);
-        }));
-    });
-    PANICS.set(0);
 }
 
 async fn start(folder: &Path) -> Result<Membership, StartError> {
@@ -103,9 +91,8 @@ pub(crate) fn state_file(data: &[u8]) {
     };
     let is_whole = how & 1 == 0;
     let file = if is_whole { rest.to_vec() } else { sealed(rest) };
-    count_panics();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(found(&file));
-    assert_eq!(PANICS.get(), 0, "a task has panicked");
+    let runtime = runtime.expect("a runtime");
+    assert_eq!(panics_of(|| runtime.block_on(found(&file))), 0, "a task has panicked");
 }
